@@ -1,0 +1,49 @@
+"""nnblip: where inside the vision-language model BLIP the answer to a visual question comes from.
+
+The names below load what they need when they are first used, so that `import nnblip`
+and `nnblip --help` are quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nnblip import effects, noise, plot, results, sites
+    from nnblip.effects import gamma, indirect_effect, relevance, total_effect
+    from nnblip.errors import NnblipError, NnblipWarning
+    from nnblip.inputs import Example
+    from nnblip.model import BlipVQA
+    from nnblip.sites import Site
+    from nnblip.trace import causal_trace
+
+_MODULES = ("effects", "noise", "plot", "results", "sites")
+_NAMES = {
+    "BlipVQA": "model",
+    "Example": "inputs",
+    "NnblipError": "errors",
+    "NnblipWarning": "errors",
+    "Site": "sites",
+    "causal_trace": "trace",
+    "gamma": "effects",
+    "indirect_effect": "effects",
+    "relevance": "effects",
+    "total_effect": "effects",
+}
+__all__ = [
+    "BlipVQA", "Example", "NnblipError", "NnblipWarning", "Site", "causal_trace", "effects", "gamma",
+    "indirect_effect", "noise", "plot", "relevance", "results", "sites", "total_effect",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"nnblip.{name}")
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"nnblip.{_NAMES[name]}"), name)
+    raise AttributeError(f"module 'nnblip' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -8,7 +8,7 @@ Data: generated scenes (`nnblip.datasets.scenes`, seed 0) and the training split
 easy-VQA. Three things make a model of this size learn to bind a shape to its color:
 initial weights wider than transformers' defaults; an auxiliary loss that reads from
 each image patch which shape, color and ground lie there, and from the [CLS] patch how
-many of each shape there are (linear layers, thrown away after training); and a
+many of each shape there are (linear layers, thrown away after training), alone for the first steps; and a
 curriculum over the number of objects. Every step draws its batch from (seed, step)
 alone, so a stopped run goes on as if it had not been stopped.
 """
@@ -101,7 +101,12 @@ class Auxiliary(nn.Module):
 
     def loss(self, embeds: torch.Tensor, patches: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
         parts = self.patches(embeds[:, 1:]).float().split([N_SHAPES + 1, N_COLORS + 1, N_GROUNDS], -1)
-        total = sum(F.cross_entropy(part.flatten(0, 1), patches[..., k].flatten()) for k, part in enumerate(parts))
+        # nine patches in ten show no object: they must not drown what is on the tenth
+        weights = [torch.tensor([0.1] + [1.0] * n) for n in (N_SHAPES, N_COLORS)] + [None]
+        total = sum(
+            F.cross_entropy(part.flatten(0, 1), patches[..., k].flatten(), weight=weights[k])
+            for k, part in enumerate(parts)
+        )
         count = self.counts(embeds[:, 0]).float().view(-1, scenes.MAX_OBJECTS + 1)
         return total + F.cross_entropy(count, counts.flatten())
 
@@ -209,10 +214,11 @@ def normalize(pixels: torch.Tensor) -> torch.Tensor:
 class Batches:
     """The batch of any step, from (seed, step) alone."""
 
-    def __init__(self, words: list[str], seed: int, steps: int, scene_count: int, n_scenes: int, n_easy: int) -> None:
+    def __init__(self, words: list[str], args: argparse.Namespace) -> None:
         self.ids = {word: i for i, word in enumerate(words)}
-        self.seed, self.steps, self.n_scenes, self.n_easy = seed, steps, n_scenes, n_easy
-        self.pixels, self.patches, self.counts, number, self.asked = scene_pool(TRAIN_SEED, scene_count)
+        self.seed, self.steps, self.look = args.seed, args.steps, args.look
+        self.n_scenes, self.n_easy = args.scenes, args.easy
+        self.pixels, self.patches, self.counts, number, self.asked = scene_pool(TRAIN_SEED, args.pool)
         self.by_number = [np.flatnonzero(number == n) for n in range(1, scenes.MAX_OBJECTS + 1)]
         self.easy_pixels = torch.from_numpy(easy_images("train"))
         self.easy_asked: dict[int, list[tuple[str, str]]] = defaultdict(list)
@@ -226,7 +232,9 @@ class Batches:
     def at(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list, list]:
         """Pictures, patch labels, counts; the questions of the scenes, of the easy-VQA pictures."""
         rng = np.random.default_rng([self.seed, step])
-        share = step / self.steps
+        share = max(0, step - self.look) / (self.steps - self.look)
+        if step < self.look:
+            share = 1.0
         weights = np.array([4, 4, 0, 0] if share < 0.06 else [2, 3, 3, 0] if share < 0.15 else [2, 3, 4, 5]) * 1.0
         number = rng.choice(len(weights), self.n_scenes, p=weights / weights.sum())
         chosen = np.array([self.by_number[n][rng.integers(len(self.by_number[n]))] for n in number])
@@ -344,11 +352,13 @@ def train(args: argparse.Namespace) -> None:
         optimizer.load_state_dict(saved["optimizer"])
         first = saved["step"]
         print(f"goes on at step {first}", flush=True)
-    batches = Batches(words, args.seed, args.steps, args.pool, args.scenes, args.easy)
+    batches = Batches(words, args)
     model.train()
     began = time.time()
     for step in range(first, args.steps):
         pixels, patches, counts, scene_asked, easy_asked = batches.at(step)
+        if step < args.look:
+            pixels = pixels[: args.scenes]
         warm, cool = min(1.0, (step + 1) / 300), 0.5 * (1 + math.cos(math.pi * step / args.steps))
         for group in optimizer.param_groups:
             group["lr"] = args.lr * warm * (0.02 + 0.98 * cool)
@@ -358,8 +368,8 @@ def train(args: argparse.Namespace) -> None:
             parts = [
                 question_loss(model, PerImage(embeds[: args.scenes], QUESTIONS), scene_asked),
                 question_loss(model, PerImage(embeds[args.scenes :], QUESTIONS), easy_asked),
-            ]
-            loss = args.scenes / len(pixels) * parts[0][0] + args.easy / len(pixels) * parts[1][0]
+            ] if step >= args.look else [(torch.zeros(()), torch.zeros(1))] * 2  # fmt: skip
+            loss = (args.scenes * parts[0][0] + args.easy * parts[1][0]) / (args.scenes + args.easy)
         optimizer.zero_grad()
         (loss + args.auxiliary * aux).backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -373,7 +383,7 @@ def train(args: argparse.Namespace) -> None:
                      "optimizer": optimizer.state_dict(), "step": step + 1}  # fmt: skip
             torch.save(state, checkpoint.with_suffix(".new"))
             checkpoint.with_suffix(".new").replace(checkpoint)
-        if (step + 1) % 1000 == 0 or step + 1 == args.steps:
+        if ((step + 1) % 1000 == 0 and step >= args.look) or step + 1 == args.steps:
             table = report(model, words, 500)
             print(step + 1, json.dumps({k: table[k] for k in ("scenes", "easy_vqa_test")}), flush=True)
 
@@ -401,6 +411,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoint")
     parser.add_argument("--export", type=Path, help="write the model here instead of training")
     parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--look", type=int, default=3000, help="first steps, which train the image encoder alone")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pool", type=int, default=40_000, help="training scenes")
     parser.add_argument("--scenes", type=int, default=80, help="scenes in a step")

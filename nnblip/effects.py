@@ -1,0 +1,440 @@
+"""Effects: what the probabilities of a result say about where an answer comes from.
+
+Everything here takes the result tree of `causal_trace` (or one read with
+`xarray.open_datatree`) and returns labelled arrays. Sign convention, for each of the
+three variables `probability`, `log_probability` (nats) and `logit_difference` (logits):
+
+    total effect     clean - corrupted       what the noise took away
+    indirect effect  restored - corrupted    what one restored state brings back
+    relevance        indirect / total        the share that it brings back
+
+Nothing is clipped: a state that lowers the probability has a negative effect, and one
+that raises it above the clean run has a relevance above 1.
+
+The terms total and indirect effect are those of Meng et al. 2022 (ROME,
+arXiv:2202.05262); relevance and Γ(ν) follow Palit et al. 2023 (arXiv:2308.14179), who
+brought causal tracing to BLIP.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from nnblip.errors import NnblipError
+
+#: The variables of every node of a result.
+VARIABLES = ("probability", "log_probability", "logit_difference")
+#: The smallest total effect by which an indirect effect is divided.
+THRESHOLD = 0.01
+
+# ---- numbers ---------------------------------------------------------------------------------
+
+
+def ratio(
+    indirect: NDArray[Any], total: NDArray[Any], total_probability: NDArray[Any], threshold: float
+) -> NDArray[Any]:
+    """`indirect / total`, NaN where either total effect is below the threshold or unknown.
+
+    Args:
+        indirect: indirect effect on one variable, any shape.
+        total: total effect on the same variable, broadcastable to that shape.
+        total_probability: total effect on the probability, likewise.
+        threshold: positive; in the unit of each total effect.
+    """
+    defined = (total >= threshold) & (total_probability >= threshold)
+    return indirect / np.where(defined, total, np.nan)
+
+
+def mean_interval(values: NDArray[Any], level: float = 0.95) -> tuple[float, float, float]:
+    """Mean of a table (example, draw) with the bounds of its confidence interval.
+
+    Examples are the independent units: draws are averaged within each example first, and
+    the interval is Student's t over the examples' means. A table of a single example has
+    the interval over its draws instead: how sure its own mean is, not how other examples
+    would be. NaN is left out. Without any number the mean is NaN; with fewer than two
+    units the bounds are NaN.
+    """
+    from scipy.special import stdtrit  # type: ignore[import-untyped]
+
+    values = np.asarray(values, dtype=float)
+    rows = [row[~np.isnan(row)] for row in values]
+    units = rows[0] if len(rows) == 1 else np.array([row.mean() for row in rows if row.size])
+    if units.size == 0:
+        return math.nan, math.nan, math.nan
+    mean = float(units.mean())
+    if units.size == 1:
+        return mean, math.nan, math.nan
+    error = units.std(ddof=1) / math.sqrt(units.size)
+    half = float(stdtrit(units.size - 1, 0.5 + level / 2) * error)
+    return mean, mean - half, mean + half
+
+
+# ---- labels ----------------------------------------------------------------------------------
+
+
+def total_effect(tree: xr.DataTree) -> xr.DataTree:
+    """Total effect, clean - corrupted: what the noise takes away from the answer.
+
+    Args:
+        tree: a result with the nodes `/clean` (example) and `/corrupted` (example, nu, draw).
+
+    Returns:
+        A tree with `/corrupted` and every restored node of `tree`. Each holds the same
+        three variables on (example, nu, draw), so that an effect of a node can be divided
+        by its total effect. The attributes and coordinates of the root are kept.
+
+    Raises:
+        NnblipError: if a node or variable is missing, or the nodes' labels differ.
+    """
+    clean, corrupted = _node(tree, "clean"), _node(tree, "corrupted")
+    effect = _difference(clean, corrupted, "total effect", "/clean and /corrupted", attrs=corrupted.attrs)
+    return _tree(tree, {name: effect for name in ("corrupted", *_restored_names(tree))})
+
+
+def indirect_effect(tree: xr.DataTree) -> xr.DataTree:
+    """Indirect effect, restored - corrupted: what restoring a state brings back.
+
+    Args:
+        tree: a result with `/corrupted` (example, nu, draw) and at least one restored node
+            such as `/question_encoder` (example, nu, draw, kind, layer, token).
+
+    Returns:
+        A tree with the restored nodes of `tree`: the three variables, dimensions and
+        coordinates as there. Padding stays NaN.
+
+    Raises:
+        NnblipError: if a node or variable is missing, or the nodes' labels differ.
+    """
+    corrupted = _node(tree, "corrupted")
+    effects = {
+        name: _difference(node, corrupted, "indirect effect", f"/{name} and /corrupted", attrs=node.attrs)
+        for name, node in restored(tree).items()
+    }
+    return _tree(tree, effects)
+
+
+def relevance(tree: xr.DataTree, threshold: float = THRESHOLD) -> xr.DataTree:
+    """Relevance, indirect effect / total effect: the share that a restored state brings back.
+
+    0 is no effect and 1 the clean answer's full probability; nothing is clipped. It is NaN
+    where the total effect on `probability` is below the threshold (a negative one is
+    below), since the ratio would then be noise divided by noise. `log_probability` and
+    `logit_difference` are also NaN where their own total effect is below the threshold.
+
+    Args:
+        tree: a result with `/clean`, `/corrupted` and at least one restored node.
+        threshold: smallest total effect that is divided by, positive; a probability for
+            `probability`, nats and logits for the other two.
+
+    Returns:
+        A tree with the restored nodes of `tree`, dimensions and coordinates as there.
+        Each variable has the threshold as an attribute.
+
+    Raises:
+        NnblipError: if a node or variable is missing, the nodes' labels differ, or the
+            threshold is not a positive number.
+    """
+    _positive(threshold)
+    total = _difference(_node(tree, "clean"), _node(tree, "corrupted"), "", "/clean and /corrupted", attrs={})
+    shares = {}
+    for name, node in indirect_effect(tree).children.items():
+        effect = node.to_dataset()
+        share = effect.copy()
+        for variable in VARIABLES:
+            share[variable] = xr.apply_ufunc(
+                ratio,
+                effect[variable],
+                total[variable],
+                total["probability"],
+                kwargs={"threshold": threshold},
+                dask="parallelized",
+                output_dtypes=[effect[variable].dtype],
+            )
+            share[variable].attrs = effect[variable].attrs | {
+                "long_name": f"relevance by {_spoken(variable)}",
+                "units": "1",
+                "threshold": threshold,
+            }
+        shares[name] = share
+    return _tree(tree, shares)
+
+
+def gamma(tree: xr.DataTree, threshold: float = THRESHOLD) -> xr.Dataset:
+    """Γ(ν): the relevance of probability, averaged over a component's layers and tokens.
+
+    Every (layer, token) counts the same; padding is left out. Nodes of heads are averaged
+    over their heads as well.
+
+    Args:
+        tree: a result with `/clean`, `/corrupted` and restored nodes.
+        threshold: as for `relevance`; Γ is NaN where the relevance is undefined.
+
+    Returns:
+        A Dataset with one variable per restored node that has layers and tokens, named as
+        the node, on (example, nu, draw, kind). A kind that a component does not have is
+        NaN there.
+
+    Raises:
+        NnblipError: as `relevance`, and if no restored node has the dimensions kind, layer
+            and token.
+    """
+    means = {}
+    for name, node in _maps(relevance(tree, threshold)).items():
+        share = node["probability"]
+        inner = [dim for dim in share.dims if dim not in ("example", "nu", "draw", "kind")]
+        # Without the node's other coordinates, which may differ between components.
+        mean = share.mean(inner).reset_coords(drop=True)
+        mean.attrs = share.attrs | {"long_name": f"Γ(ν) of {_spoken(name)}"}
+        means[name] = mean
+    kinds = list(dict.fromkeys(kind for mean in means.values() for kind in mean["kind"].values.tolist()))
+    root = _root(tree)
+    coords = {**_node(tree, "clean").coords, **root.coords}
+    result = {name: mean.reindex(kind=kinds) for name, mean in means.items()}
+    return xr.Dataset(result, attrs=root.attrs).assign_coords(coords)
+
+
+class SiteEffect(NamedTuple):
+    """One site of a heatmap with its numbers, each the mean over the draws of the noise.
+
+    Attributes:
+        component: name of the component, such as `question_encoder`.
+        kind: which state of the layer.
+        layer: counted from 0.
+        token: position, counted from 0.
+        token_text: text of the token, "" if the result has none.
+        probability: of the answer, with this site restored.
+        indirect_effect: on the probability.
+        relevance: over the draws in which it is defined; NaN if there are none.
+        head: counted from 0, None where the site is a whole state.
+    """
+
+    component: str
+    kind: str
+    layer: int
+    token: int
+    token_text: str
+    probability: float
+    indirect_effect: float
+    relevance: float
+    head: int | None = None
+
+
+def strongest(
+    tree: xr.DataTree,
+    n: int = 10,
+    nu: float | None = None,
+    example: str | None = None,
+    threshold: float = THRESHOLD,
+) -> list[SiteEffect]:
+    """The `n` sites whose restoring raises the probability most, strongest first.
+
+    Args:
+        tree: a result.
+        n: how many sites, at least 1; fewer come back if there are fewer.
+        nu: noise factor; may be left out if the result has one.
+        example: name of the example; may be left out if the result has one.
+        threshold: as for `relevance`.
+
+    Returns:
+        Records sorted by the indirect effect on the probability (mean over draws), largest
+        first; equal ones stand in the order of the result.
+
+    Raises:
+        NnblipError: as `relevance`; if `nu` or `example` is not in the result, or is left
+            out where there are several; if `n` is not a whole number of at least 1.
+    """
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
+        raise NnblipError(f"n is {n!r}: expected how many sites to list, a whole number of at least 1.")
+    tree = choose(choose(tree, "nu", nu), "example", example)
+    effects, shares = indirect_effect(tree), relevance(tree, threshold)
+    sites = []
+    for name, node in _maps(tree).items():
+        effect = over_draws(effects[name].to_dataset()["probability"])
+        share = over_draws(shares[name].to_dataset()["probability"]).transpose(*effect.dims).values
+        probability = over_draws(node["probability"]).transpose(*effect.dims).values
+        labels = [effect[dim].values for dim in effect.dims]
+        texts = dict(zip(node["token"].values.tolist(), token_texts(node), strict=True))
+        for index in map(tuple, np.argwhere(np.isfinite(effect.values))):
+            label = {dim: values[i].item() for dim, values, i in zip(effect.dims, labels, index, strict=True)}
+            sites.append(
+                SiteEffect(
+                    component=name.removesuffix("_heads"),
+                    kind=str(label["kind"]),
+                    layer=label["layer"],
+                    token=label["token"],
+                    token_text=texts[label["token"]],
+                    probability=float(probability[index]),
+                    indirect_effect=float(effect.values[index]),
+                    relevance=float(share[index]),
+                    head=label.get("head"),
+                )
+            )
+    return sorted(sites, key=lambda site: -site.indirect_effect)[:n]
+
+
+# ---- reading a tree --------------------------------------------------------------------------
+
+
+def restored(tree: xr.DataTree) -> dict[str, xr.Dataset]:
+    """The restored nodes of a tree by name: every node other than clean and corrupted.
+
+    Raises:
+        NnblipError: if there is none, or one lacks a variable.
+    """
+    names = _restored_names(tree)
+    if not names:
+        raise NnblipError(
+            f"the result has no restored node; expected at least one such as /question_encoder besides"
+            f" /clean and /corrupted, and found {_listed(tree)}. Trace at least one component."
+        )
+    return {name: _node(tree, name) for name in names}
+
+
+def choose(tree: xr.DataTree, dim: str, label: object = None) -> xr.DataTree:
+    """The tree at one label of `example` or `nu`; without a label, at the only one there is.
+
+    Raises:
+        NnblipError: that lists the labels, if there are several and none is given, or none
+            is the one given.
+    """
+    if dim not in _root(tree).coords:
+        raise NnblipError(f"the result has no coordinate {dim!r} at its root, as every trace gives one.")
+    have = np.atleast_1d(tree.coords[dim].values).tolist()
+    listed = ", ".join(f"{value:g}" if isinstance(value, float) else repr(value) for value in have[:10])
+    listed += f" and {len(have) - 10} more" if len(have) > 10 else ""
+    if label is None:
+        if len(have) != 1:
+            raise NnblipError(
+                f"the result has {len(have)} values of {dim}: {listed}. Choose one with {dim}=."
+            )
+        at = 0
+    else:
+        matches = [i for i, value in enumerate(have) if _same(value, label)]
+        if not matches:
+            near = _nearest(label, have)
+            hint = "." if near is None else f"; did you mean {near!r}?"
+            raise NnblipError(f"{dim} {label!r} is not in the result{hint} It has: {listed}.")
+        at = matches[0]
+    return tree.isel({dim: at}) if tree.coords[dim].ndim else tree
+
+
+def _same(value: object, label: object) -> bool:
+    if isinstance(value, float):
+        return isinstance(label, (int, float, np.number)) and bool(
+            np.isclose(value, float(label), rtol=1e-6, atol=0)
+        )
+    return str(value) == str(label)
+
+
+def _nearest(label: object, have: list[Any]) -> Any:
+    if isinstance(have[0], float):
+        return (
+            min(have, key=lambda value: abs(value - float(label)))
+            if isinstance(label, (int, float))
+            else None
+        )
+    near = difflib.get_close_matches(str(label), [str(value) for value in have], n=1, cutoff=0.5)
+    return near[0] if near else None
+
+
+def _root(tree: xr.DataTree) -> xr.Dataset:
+    """The coordinates and attributes of the root, without variables."""
+    if not isinstance(tree, xr.DataTree):
+        raise NnblipError(
+            f"expected a result of causal_trace, an xarray.DataTree, not {type(tree).__name__}."
+        )
+    root = tree.to_dataset()
+    return root.drop_vars(list(root.data_vars))
+
+
+def _tree(source: xr.DataTree, nodes: Mapping[str, xr.Dataset]) -> xr.DataTree:
+    """A tree of these nodes with the root of another one."""
+    return xr.DataTree.from_dict({"/": _root(source), **nodes}, name=source.name)
+
+
+def _restored_names(tree: xr.DataTree) -> list[str]:
+    _root(tree)
+    return [name for name in tree.children if name not in ("clean", "corrupted")]
+
+
+def _node(tree: xr.DataTree, name: str) -> xr.Dataset:
+    """A node as a Dataset, with the coordinates it inherits; checked to have the variables."""
+    _root(tree)
+    if name not in tree.children:
+        raise NnblipError(
+            f"the result has no node /{name}; expected /clean, /corrupted and one node per traced"
+            f" component, and found {_listed(tree)}. Give the result of causal_trace, not an effect."
+        )
+    node = tree.children[name].to_dataset()
+    missing = [variable for variable in VARIABLES if variable not in node.data_vars]
+    if missing:
+        raise NnblipError(
+            f"node /{name} has no variable {', '.join(missing)}; expected {', '.join(VARIABLES)}, and found"
+            f" {', '.join(map(str, node.data_vars)) or 'none'}."
+        )
+    return node
+
+
+def _maps(tree: xr.DataTree) -> dict[str, xr.Dataset]:
+    """The restored nodes that have layers and tokens."""
+    nodes = restored(tree)
+    maps = {
+        name: node for name, node in nodes.items() if {"kind", "layer", "token"} <= set(node.probability.dims)
+    }
+    if not maps:
+        found = "; ".join(
+            f"/{name} ({', '.join(map(str, node.probability.dims))})" for name, node in nodes.items()
+        )
+        raise NnblipError(f"no restored node has the dimensions kind, layer and token; found {found}.")
+    return maps
+
+
+def _listed(tree: xr.DataTree) -> str:
+    return ", ".join(f"/{name}" for name in tree.children) or "no nodes"
+
+
+def _spoken(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def token_texts(node: xr.Dataset) -> list[str]:
+    """Text of each token of one example, "" for padding and where the result has no texts."""
+    if "token_text" not in node.coords:
+        return [""] * node.sizes["token"]
+    return [text if isinstance(text, str) else "" for text in node["token_text"].values.tolist()]
+
+
+def over_draws(values: xr.DataArray) -> xr.DataArray:
+    """Mean over the draws of the noise, of those that are defined."""
+    return values.mean("draw") if "draw" in values.dims else values
+
+
+def _positive(threshold: float) -> None:
+    if not (isinstance(threshold, (int, float, np.number)) and math.isfinite(threshold) and threshold > 0):
+        raise NnblipError(f"threshold is {threshold!r}: expected a positive number such as {THRESHOLD}.")
+
+
+def _difference(
+    a: xr.Dataset, b: xr.Dataset, effect: str, nodes: str, attrs: Mapping[str, Any]
+) -> xr.Dataset:
+    """`a - b` for each variable, with the coordinates of both, those of `a` first.
+
+    Labels must agree exactly: xarray would silently drop those that do not.
+    """
+    variables = {}
+    for name in VARIABLES:
+        try:
+            left, right = xr.align(a[name], b[name], join="exact")
+        except xr.AlignmentError as error:
+            raise NnblipError(f"the labels of {nodes} differ, so they are not of one run: {error}") from error
+        variables[name] = left - right
+        variables[name].attrs = a[name].attrs | {"long_name": f"{effect} on {_spoken(name)}"}
+    coords = {**b.coords, **a.coords}
+    return xr.Dataset(variables, attrs=dict(attrs)).assign_coords(coords)

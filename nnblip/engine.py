@@ -1,0 +1,120 @@
+"""Runs a plan in one nnsight trace: many cells in about one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from nnblip.contexts import States, skip_vision, write_clean
+from nnblip.inputs import Encoded
+from nnblip.outcome import Outcome, outcome_of
+from nnblip.plan import INPUT, Plan, Point
+from nnblip.sites import KINDS, TEXT_COMPONENTS
+
+if TYPE_CHECKING:
+    from nnblip.model import BlipVQA
+
+
+@torch.no_grad()
+def clean_run(
+    model: BlipVQA, encoded: Encoded, image_embeds: Float[Tensor, "1 patch hidden"], answer_ids: Sequence[int]
+) -> tuple[States, Float[Tensor, "1 position word"]]:
+    """Clean states and the answer's logits, the image embeddings at hand."""
+    states = States()
+    with model.trace(**model.forward_inputs(encoded, answer_ids), use_cache=False):
+        skip_vision(model, image_embeds)
+        for component in TEXT_COMPONENTS:
+            for layer in range(model.config.text_config.num_hidden_layers):
+                for kind in KINDS:
+                    states[component, kind, layer] = model.read_state(component, kind, layer)
+        logits = model.text_decoder.output.logits.save()
+    return states, logits
+
+
+@torch.no_grad()
+def run_plan(
+    model: BlipVQA,
+    encoded: Encoded,
+    image_embeds: Float[Tensor, "1 patch hidden"],
+    answer_ids: Sequence[int],
+    rival: int,
+    clean: States,
+    plan: Plan,
+) -> Outcome:
+    """The outcome of every row of a plan, from one pass.
+
+    Args:
+        model: the model.
+        encoded: image and question.
+        image_embeds: what the question encoder sees: the noisy embeddings.
+        answer_ids: the answer, [SEP] left out.
+        rival: see `nnblip.outcome.rival_of`.
+        clean: the states that restored rows get.
+        plan: which rows are born where, and what is written into them.
+    """
+    with model.trace(**model.forward_inputs(encoded, answer_ids), use_cache=False):
+        skip_vision(model, image_embeds)
+        for component in TEXT_COMPONENTS:
+            _bear(model, Point(component, INPUT, 0), plan)
+            for layer in range(model.config.text_config.num_hidden_layers):
+                for kind in KINDS:
+                    if kind == "crossattention_out":
+                        _share_keys(getattr(model, component).layer[layer].crossattention.self)
+                    point = Point(component, kind, layer)
+                    if point in plan.steps:
+                        _bear(model, point, plan)
+                        write_clean(model, point, plan, clean)
+        logits = model.text_decoder.output.logits.save()
+    return outcome_of(logits, answer_ids, rival)
+
+
+def _bear(model: BlipVQA, point: Point, plan: Plan) -> None:
+    """Inside a trace: append the rows that are born at a point, copies of the corrupted row."""
+    births = plan.steps[point].births if point in plan.steps else 0
+    if point.kind == INPUT:
+        # not at the embeddings' own output: from that, BLIP makes the mask of the answer, which all rows share
+        first = getattr(model, point.component).layer[0]
+        # the answer starts alike in every row that the question encoder hands over
+        rows = births + (1 if point.component == "question_encoder" else _rows_before_decoder(plan))
+        if rows > 1:
+            first.input = first.input.expand(rows, -1, -1)
+    elif births:
+        state = model.read_state(*point)
+        model.write_state(*point, torch.cat([state, state[:1].expand(births, -1, -1)]))
+
+
+def _rows_before_decoder(plan: Plan) -> int:
+    return 1 + sum(step.births for point, step in plan.steps.items() if point.component == "question_encoder")
+
+
+def _share_keys(attention: Any) -> None:
+    """Inside a trace: cross-attention whose rows share keys and values instead of copying them.
+
+    The states attended to have fewer rows than the queries: one row of image embeddings
+    for all, or, in the answer decoder, a row for each row of the question encoder, and
+    the first (the corrupted run's) for the rows born since. Rows that share are folded
+    into the query length. The same mathematics as transformers' eager attention.
+    """
+    (hidden, *_), options = attention.inputs
+    states = options["encoder_hidden_states"]
+    heads = attention.num_attention_heads
+    query, key, value = (_split(x, heads) for x in (attention.query(hidden), attention.key(states), attention.value(states)))
+    own = len(key) if len(key) > 1 else 0  # rows with keys of their own
+    parts = []
+    if own:
+        parts.append(F.scaled_dot_product_attention(query[:own], key, value))
+    if len(query) > own:
+        rest = query[own:].transpose(0, 1).flatten(1, 2)[None]
+        folded = F.scaled_dot_product_attention(rest, key[:1], value[:1])
+        parts.append(folded[0].unflatten(1, (len(query) - own, -1)).transpose(0, 1))
+    context = torch.cat(parts) if len(parts) > 1 else parts[0]
+    attention.skip((context.transpose(1, 2).flatten(2), None))
+
+
+def _split(x: Float[Tensor, "row token hidden"], heads: int) -> Float[Tensor, "row head token dim"]:
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)

@@ -1,0 +1,40 @@
+"""One family of errors: what was given, what was expected, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class NnblipError(ValueError):
+    """Something given to nnblip cannot be used; the message says what would be right."""
+
+
+class InputError(NnblipError):
+    """An image, question or answer that the model cannot read."""
+
+
+class SiteError(NnblipError):
+    """A site, component or kind that the model does not have."""
+
+
+class ModelError(NnblipError):
+    """A model that is not a BLIP for question answering, or that cannot be loaded."""
+
+
+class ResultError(NnblipError):
+    """A stored result or output folder that cannot be read or written."""
+
+
+class NnblipWarning(UserWarning):
+    """A number may not mean what it seems to; the message says why."""
+
+
+def one_of(given: object, allowed: Iterable[str], what: str, error: type[NnblipError] = NnblipError) -> str:
+    """`given` if it is one of `allowed`, else an error that suggests the nearest name."""
+    names = list(allowed)
+    if given in names:
+        return str(given)
+    near = difflib.get_close_matches(str(given), names, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise error(f"{what} {given!r} is unknown{hint} Expected one of: {', '.join(names)}.")

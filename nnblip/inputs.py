@@ -1,0 +1,198 @@
+"""An image, a question and an answer become tensors, token texts and a content hash."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from nnblip.errors import InputError, NnblipWarning
+
+#: Larger pictures are refused: no photograph has them, and decoding one fills the memory.
+MAX_PIXELS = 100_000_000
+
+ImageLike = "str | Path | Image.Image | np.ndarray"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question about one image, as `causal_trace` takes it (a tuple or dict does too).
+
+    Attributes:
+        image: a path, a PIL image or an array.
+        question: its text.
+        answer: the answer to trace; the model's own if None.
+        question_type: for averages by type.
+        id: its name in the result; its content hash if None.
+    """
+
+    image: Any
+    question: str
+    answer: str | None = None
+    question_type: str | None = None
+    id: str | None = None
+
+    @classmethod
+    def of(cls, given: Any) -> Example:
+        """An `Example` from (image, question), (image, question, answer), a mapping or a record.
+
+        Raises:
+            InputError: if it is none of these.
+        """
+        if isinstance(given, Example):
+            return given
+        if isinstance(given, Mapping) and {"image", "question"} <= set(given):
+            return cls(**{k: given[k] for k in cls.__dataclass_fields__ if k in given})
+        if isinstance(given, Sequence) and not isinstance(given, str) and len(given) in (2, 3):
+            return cls(*given)
+        if hasattr(given, "image") and hasattr(given, "question"):
+            return cls(**{k: getattr(given, k, None) for k in cls.__dataclass_fields__})
+        raise InputError(
+            f"example {given!r:.200}: expected (image, question), (image, question, answer) or nnblip.Example(...)"
+        )
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An image and a question as the model reads them.
+
+    Attributes:
+        pixel_values: (1, 3, height, width) float32.
+        input_ids: (1, tokens), [CLS] first, [SEP] last, never padded.
+        tokens: the text of each question token.
+        key: hash of image content and question; the noise is seeded by it.
+    """
+
+    pixel_values: Float[Tensor, "1 3 height width"]
+    input_ids: Int[Tensor, "1 token"]
+    tokens: tuple[str, ...]
+    key: str
+    question: str = field(default="")
+
+
+def load_image(image: Any) -> Image.Image:
+    """A path, PIL image or array as an RGB picture, turned upright by its EXIF tag.
+
+    Args:
+        image: a path; a PIL image; an array (height, width), (height, width, 3) or
+            (height, width, 4), uint8 or float in [0, 1].
+
+    Raises:
+        InputError: for a missing, truncated, empty, non-image or absurdly large file, or
+            an array of another shape or range.
+    """
+    name = f"image {str(image)!r}" if isinstance(image, str | Path) else f"the {type(image).__name__} given as image"
+    if isinstance(image, np.ndarray):
+        image = _from_array(image)
+    elif isinstance(image, str | Path):
+        path = Path(image)
+        if not path.is_file():
+            raise InputError(f"{name}: there is no such file")
+        if path.stat().st_size == 0:
+            raise InputError(f"{name}: the file is empty")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                image = Image.open(path)
+        except Image.DecompressionBombError as error:
+            raise InputError(f"{name}: too large, more than {MAX_PIXELS:,} pixels") from error
+        except (UnidentifiedImageError, OSError) as error:
+            raise InputError(f"{name}: not an image that Pillow can read ({error})") from error
+    elif not isinstance(image, Image.Image):
+        raise InputError(f"{name}: expected a path, a PIL image or an array")
+    width, height = image.size
+    if not width * height:
+        raise InputError(f"{name}: it has no pixels ({width} x {height})")
+    if width * height > MAX_PIXELS:
+        raise InputError(f"{name}: {width} x {height} is too large, at most {MAX_PIXELS:,} pixels")
+    try:
+        return ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, ValueError, SyntaxError) as error:
+        raise InputError(f"{name}: damaged, it cannot be decoded ({error})") from error
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
+    if not fits or 0 in array.shape:
+        raise InputError(
+            f"image array of shape {array.shape}: expected (height, width), (height, width, 3) or (height, width, 4)"
+        )
+    if array.dtype == np.uint8:
+        return Image.fromarray(array)
+    if not np.issubdtype(array.dtype, np.floating):
+        raise InputError(f"image array of {array.dtype}: expected uint8, or float in [0, 1]")
+    low, high = float(array.min()), float(array.max())
+    if not (low >= 0 and high <= 1):  # also false for NaN
+        raise InputError(f"image array of {array.dtype} with values {low:g} to {high:g}: expected [0, 1], or uint8")
+    return Image.fromarray((array * 255).round().astype(np.uint8))
+
+
+def encode(processor: Any, image: Any, question: str, max_tokens: int) -> Encoded:
+    """An image and a question as the model reads them.
+
+    Args:
+        processor: the model's `BlipProcessor`.
+        image: see `load_image`.
+        question: its text.
+        max_tokens: how many tokens the model takes ([CLS] and [SEP] included).
+
+    Raises:
+        InputError: for an image that cannot be read, an empty question, or one that is too long.
+    """
+    if not isinstance(question, str) or not question.strip():
+        raise InputError(f"question {question!r}: expected a text with at least one word")
+    picture = load_image(image)
+    ids = processor.tokenizer(question, return_tensors="pt", truncation=False, verbose=False).input_ids
+    if ids.shape[1] > max_tokens:
+        raise InputError(
+            f"question of {ids.shape[1]} tokens ({question[:60]!r}...): this model takes at most {max_tokens};"
+            " shorten it, nothing is ever cut off silently"
+        )
+    tokens = tuple(processor.tokenizer.convert_ids_to_tokens(ids[0]))
+    unknown = processor.tokenizer.unk_token
+    if unknown in tokens:
+        warnings.warn(
+            f"the question {question!r} has words that this model's vocabulary lacks; it reads {' '.join(tokens)}",
+            NnblipWarning,
+            stacklevel=2,
+        )
+    pixels = processor.image_processor(picture, return_tensors="pt").pixel_values
+    content = hashlib.blake2b(np.asarray(picture).tobytes(), digest_size=16)
+    content.update(f"{picture.size}/{question}".encode())
+    return Encoded(pixels, ids, tokens, content.hexdigest(), question)
+
+
+def answer_ids(processor: Any, answer: str, max_tokens: int) -> list[int]:
+    """The tokens of an answer, without [DEC] and [SEP].
+
+    Raises:
+        InputError: for an empty answer, one with words that the vocabulary lacks, or one that is too long.
+    """
+    if not isinstance(answer, str) or not answer.strip():
+        raise InputError(f"answer {answer!r}: expected a text with at least one word")
+    tokenizer = processor.tokenizer
+    ids: list[int] = tokenizer(answer, add_special_tokens=False, verbose=False).input_ids
+    if tokenizer.unk_token_id in ids:
+        read = " ".join(tokenizer.convert_ids_to_tokens(ids))
+        raise InputError(f"answer {answer!r}: this model's vocabulary lacks a word of it (it reads {read!r})")
+    if len(ids) > max_tokens:
+        raise InputError(f"answer of {len(ids)} tokens ({answer[:60]!r}...): this model takes at most {max_tokens}")
+    return ids
+
+
+def answer_text(processor: Any, ids: Iterable[int]) -> str:
+    """The text of answer tokens."""
+    return str(processor.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
+
+def answer_tokens(processor: Any, ids: Sequence[int]) -> tuple[str, ...]:
+    """The text at each position of the answer decoder's input: [DEC], then all but the last answer token."""
+    return ("[DEC]", *processor.tokenizer.convert_ids_to_tokens(list(ids[:-1])))

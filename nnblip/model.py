@@ -1,0 +1,399 @@
+"""`BlipVQA`: transformers' BLIP for question answering as an nnsight model."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from nnsight.modeling.huggingface import HuggingFaceModel
+from torch import Tensor
+
+from nnblip import contexts, inputs
+from nnblip.errors import InputError, ModelError, NnblipWarning, SiteError, one_of
+from nnblip.inputs import Encoded
+from nnblip.noise import Noise
+from nnblip.sites import KINDS, TEXT_COMPONENTS, Extent, Site
+
+#: The small model that ships with the package.
+DEMO = Path(__file__).parent / "demo" / "model"
+
+#: Names of the vocabulary for transformers' modules. `output` is a name that nnsight
+#: serves on every module (the module's output), so BLIP's submodules of that name
+#: (dense layer, residual, LayerNorm) become `add_norm`.
+RENAME = {
+    "vision_model": "image_encoder",
+    "text_encoder": "question_encoder",
+    "text_decoder.bert": "answer_decoder",
+    "encoder.layer": "layer",
+    "encoder.layers": "layer",
+    "E_output": "add_norm",
+}
+
+#: As many tokens as transformers' `generate` gives by default.
+MAX_ANSWER_TOKENS = 20
+
+
+class Answer(NamedTuple):
+    """What the model answers.
+
+    Attributes:
+        text: the answer.
+        probability: joint probability of its tokens, [SEP] left out.
+        log_probability: its natural logarithm.
+        ids: its tokens, [SEP] left out.
+    """
+
+    text: str
+    probability: float
+    log_probability: float
+    ids: list[int]
+
+
+class BlipVQA(HuggingFaceModel):
+    """A BLIP that answers questions, open to intervention.
+
+    Every nnsight feature works on it: `model.trace(image, question)`, `session`, `edit`,
+    `scan`, `.source`, gradients. The components are `model.image_encoder`,
+    `model.question_encoder` and `model.answer_decoder`, each with `.layer[i]`; in a text
+    layer `.attention`, `.crossattention` and `.add_norm` (which BLIP calls `output`).
+    The torch module is `model._module`.
+
+    Args:
+        repo: a hub id, a local folder in transformers' format, or None for the small
+            model that ships with nnblip.
+        device_map: where accelerate puts the weights ("auto", "cuda:0", ...); the CPU if None.
+        dtype: "float32", "bfloat16" or another floating torch dtype.
+        revision: branch, tag or commit on the hub.
+        **load: further arguments of `from_pretrained`, such as `token` or `cache_dir`.
+
+    Raises:
+        ModelError: if there is no such model, it is not a BLIP for question answering, it
+            has no safetensors weights, or a promised name is missing in it.
+    """
+
+    def __init__(
+        self,
+        repo: str | Path | None = None,
+        *,
+        device_map: Any = None,
+        dtype: str | torch.dtype = "float32",
+        revision: str | None = None,
+        **load: Any,
+    ) -> None:
+        for name in ("trust_remote_code", "use_safetensors"):
+            if name in load:
+                raise ModelError(f"{name}={load[name]!r}: nnblip loads safetensors only and never runs remote code")
+        self.processor: Any = None
+        source = str(DEMO if repo is None else repo)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*which nnsight already serves.*")
+            super().__init__(
+                source,
+                revision=revision,
+                dispatch=True,
+                rename=RENAME,
+                device_map=device_map,
+                dtype=_dtype(dtype),
+                **load,
+            )
+        self.name = "nnblip-demo" if repo is None else source
+        self._prove_names()
+
+    def _load(self, repo_id: str, *args: Any, **load: Any) -> torch.nn.Module:
+        from transformers import AutoConfig, AutoTokenizer, BlipForQuestionAnswering, BlipProcessor
+        from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+        where = {"revision": self.revision, **{k: load[k] for k in ("token", "cache_dir", "subfolder") if k in load}}
+        try:
+            config = AutoConfig.from_pretrained(repo_id, trust_remote_code=False, **where)
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(
+                f"model {repo_id!r}: no configuration could be read ({_first_line(error)}); expected a hub id such as"
+                " 'Salesforce/blip-vqa-base' or a folder in transformers' format"
+            ) from error
+        architectures = list(config.architectures or [])
+        if config.model_type != "blip" or "BlipForQuestionAnswering" not in architectures:
+            raise ModelError(
+                f"model {repo_id!r} is {config.model_type} {', '.join(architectures) or '(no architecture named)'};"
+                " nnblip needs BlipForQuestionAnswering, for example 'Salesforce/blip-vqa-base'"
+            )
+        try:
+            with _quiet_unless_terminal():
+                module, info = BlipForQuestionAnswering.from_pretrained(
+                    repo_id, config=config, use_safetensors=True, output_loading_info=True, **{**load, **where}
+                )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ModelError(f"model {repo_id!r}: its weights cannot be loaded ({_first_line(error)})") from error
+        if lacking := sorted([*map(str, info["missing_keys"]), *map(str, info["mismatched_keys"])]):
+            raise ModelError(
+                f"model {repo_id!r}: {len(lacking)} weights are missing or of the wrong shape, such as {lacking[0]};"
+                " transformers would have filled them with random numbers"
+            )
+        try:
+            images = BlipImageProcessorPil.from_pretrained(repo_id, **where)
+            tokenizer = AutoTokenizer.from_pretrained(repo_id, trust_remote_code=False, **where)
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(f"model {repo_id!r}: no processor could be read ({_first_line(error)})") from error
+        side, needed = images.size.get("height"), config.vision_config.image_size
+        if side != needed:
+            raise ModelError(f"model {repo_id!r}: its processor makes {side} px images, the model reads {needed} px")
+        self.processor = BlipProcessor(images, tokenizer)
+        return module.eval()
+
+    def _prove_names(self) -> None:
+        """One forward pass on a single patch: every name that nnblip promises is served, with the right shape."""
+        patch, text = self.config.vision_config.patch_size, self.config.text_config
+        pixels = torch.zeros(1, 3, patch, patch)
+        ids = torch.tensor([[text.sep_token_id]])
+        seen: dict[str, tuple[int, ...]] = {}
+        try:
+            with torch.no_grad(), self.trace(pixel_values=pixels, input_ids=ids, decoder_input_ids=ids):
+                for i in range(self.config.vision_config.num_hidden_layers):
+                    seen[f"image_encoder block {i}"] = tuple(self.image_encoder.layer[i].output.shape)
+                for component in TEXT_COMPONENTS:
+                    for i in range(text.num_hidden_layers):
+                        for kind in KINDS:
+                            seen[f"{component} {kind} {i}"] = tuple(self.read_state(component, kind, i).shape)
+        except (AttributeError, IndexError, KeyError, RuntimeError, ValueError) as error:
+            last = list(seen)[-1] if seen else "the start"
+            raise ModelError(
+                f"model {self.name!r}: after {last!r} a state that nnblip promises is missing ({_first_line(error)});"
+                " this version of transformers or nnsight is not one that nnblip was tested with"
+            ) from error
+        for name, shape in seen.items():
+            size = self.config.vision_config.hidden_size if name.startswith("image") else text.hidden_size
+            if shape[-1] != size or len(shape) != 3:
+                raise ModelError(f"model {self.name!r}: {name} has shape {shape}, expected (1, tokens, {size})")
+
+    # --- what the model is ---------------------------------------------------------
+
+    @property
+    def config(self) -> Any:
+        """transformers' `BlipConfig`."""
+        return self._module.config
+
+    def extent(self, question_tokens: int, answer_tokens: int) -> Extent:
+        """How many layers and tokens there are for a question and an answer of these lengths."""
+        return Extent(self.config.text_config.num_hidden_layers, question_tokens, answer_tokens)
+
+    def _state_module(self, component: str, kind: str, layer: int) -> Any:
+        one_of(component, TEXT_COMPONENTS, "component", SiteError)
+        block = getattr(self, component).layer[layer]
+        match kind:
+            case "block":
+                return block
+            case "attention" | "crossattention":
+                return getattr(block, kind)
+            case "attention_out" | "crossattention_out":
+                return getattr(block, kind.removesuffix("_out")).add_norm.dense
+            case "mlp_out":
+                return block.add_norm.dense
+        raise SiteError(f"kind {kind!r}: expected one of {', '.join(KINDS)}")
+
+    def read_state(self, component: str, kind: str, layer: int) -> Float[Tensor, "row token hidden"]:
+        """Inside a trace: the state of all tokens."""
+        output = self._state_module(component, kind, layer).output
+        return output[0] if isinstance(output, tuple) else output
+
+    def write_state(self, component: str, kind: str, layer: int, value: Float[Tensor, "row token hidden"]) -> None:
+        """Inside a trace: replace the state of all tokens."""
+        module = self._state_module(component, kind, layer)
+        output = module.output
+        module.output = (value, *output[1:]) if isinstance(output, tuple) else value
+
+    # --- inputs --------------------------------------------------------------------
+
+    def encode(self, image: Any, question: str) -> Encoded:
+        """An image and a question as the model reads them. Raises `InputError`."""
+        return inputs.encode(self.processor, image, question, self.config.text_config.max_position_embeddings)
+
+    def encode_answer(self, answer: str) -> list[int]:
+        """The tokens of an answer. Raises `InputError`."""
+        return inputs.answer_ids(self.processor, answer, self.config.text_config.max_position_embeddings)
+
+    def forward_inputs(self, encoded: Encoded, answer_ids: Sequence[int]) -> dict[str, Tensor]:
+        """Arguments of the torch module's forward, the answer teacher-forced."""
+        start = self.config.text_config.bos_token_id
+        return {
+            "pixel_values": encoded.pixel_values,
+            "input_ids": encoded.input_ids,
+            "decoder_input_ids": torch.tensor([[start, *answer_ids[:-1]]]),
+        }
+
+    def _batch_size(self, *args: Any, **kwargs: Any) -> int:
+        if len(args) == 2:
+            return 1
+        if "input_ids" in kwargs:
+            return len(kwargs["input_ids"])
+        return super()._batch_size(*args, **kwargs)
+
+    def _batch(self, invokes: list[tuple], fn: Any) -> tuple:
+        """(image, question) pairs, or a forward's own keyword arguments, as one batch. Never pads."""
+        if not invokes:
+            return super()._batch(invokes, fn)
+        rows = []
+        for args, kwargs in invokes:
+            if len(args) == 2:
+                answer = kwargs.pop("answer", None)
+                ids = [] if answer is None else self.encode_answer(answer)
+                rows.append({**self.forward_inputs(self.encode(*args), ids), **kwargs})
+            elif not args:
+                rows.append(kwargs)
+            else:
+                raise InputError(f"trace got {len(args)} inputs: expected an image and a question")
+        if len(rows) == 1:
+            return (), rows[0]
+        for name in ("input_ids", "decoder_input_ids"):
+            lengths = {row[name].shape[1] for row in rows}
+            if len(lengths) > 1:
+                raise InputError(
+                    f"invokes of one trace have {name} of different lengths {sorted(lengths)}: padding would change"
+                    " BLIP's answers, so trace questions of equal length together"
+                )
+        return (), {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+
+    # --- answers -------------------------------------------------------------------
+
+    @torch.no_grad()
+    def image_embeds(self, encoded: Encoded) -> Float[Tensor, "1 patch hidden"]:
+        """The vision model's output, from a plain forward pass."""
+        vision = self._module.vision_model
+        return vision(encoded.pixel_values.to(vision.device)).last_hidden_state
+
+    @torch.no_grad()
+    def own_answer(
+        self, encoded: Encoded, image_embeds: Float[Tensor, "1 patch hidden"], empty: bool = False
+    ) -> list[int]:
+        """The model's own answer, decoded greedily.
+
+        Raises:
+            InputError: if the model answers nothing at all ([SEP] at once), unless `empty` allows it.
+        """
+        ids = encoded.input_ids.to(image_embeds.device)
+        states = self._module.text_encoder(input_ids=ids, encoder_hidden_states=image_embeds).last_hidden_state
+        said = self.decode(states, [])
+        if not said and not empty:
+            raise InputError(f"the model answers nothing to {encoded.question!r} ([SEP] at once): give an answer to trace")
+        return said
+
+    @torch.no_grad()
+    def decode(self, question_states: Float[Tensor, "1 token hidden"], said: list[int], cache: Any = None) -> list[int]:
+        """Go on answering greedily, up to [SEP] or `MAX_ANSWER_TOKENS`.
+
+        Args:
+            question_states: the question encoder's output.
+            said: the answer so far.
+            cache: keys and values of [DEC] and of all of `said` but its last token.
+        """
+        text = self.config.text_config
+        said = list(said)
+        while len(said) < MAX_ANSWER_TOKENS:
+            fed = [text.bos_token_id, *said] if cache is None else said[-1:]
+            out = self._module.text_decoder(
+                input_ids=torch.tensor([fed], device=question_states.device),
+                encoder_hidden_states=question_states,
+                past_key_values=cache,
+                use_cache=True,
+            )
+            cache, token = out.past_key_values, int(out.logits[0, -1].argmax())
+            if token == text.sep_token_id:
+                return said
+            said.append(token)
+        warnings.warn(
+            f"the answer did not end within {MAX_ANSWER_TOKENS} tokens and counts as it is so far",
+            NnblipWarning,
+            stacklevel=2,
+        )
+        return said
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of answer tokens."""
+        return inputs.answer_text(self.processor, ids)
+
+    def answer(self, image: Any, question: str) -> Answer:
+        """What the model answers, and how probable it finds that.
+
+        Raises:
+            InputError: for an image or question that it cannot read.
+        """
+        with torch.no_grad(), self.clean(image, question) as clean:
+            pass
+        return Answer(clean.answer, clean.probability, clean.log_probability, clean.answer_ids)
+
+    # --- the two contexts ----------------------------------------------------------
+
+    def clean(self, image: Any, question: str, answer: str | None = None) -> contexts.CleanRun:
+        """A context manager: run the model as it is and save its clean states.
+
+        The body is nnsight code on the model, as in `model.trace(...)`.
+
+        Args:
+            image: a path, a PIL image or an array.
+            question: its text.
+            answer: the answer to trace; the model's own if None.
+
+        Raises:
+            InputError: for an image, question or answer that the model cannot read.
+        """
+        encoded = self.encode(image, question)
+        given = None if answer is None else self.encode_answer(answer)
+        return contexts.CleanRun(self, encoded, given or self.own_answer(encoded, self.image_embeds(encoded)))
+
+    def corrupt(
+        self,
+        clean: contexts.CleanRun,
+        nu: float,
+        seed: int = 0,
+        draw: int = 0,
+        noise: str | Noise = "multiplicative",
+        restore: Site | Sequence[Site] | None = None,
+    ) -> contexts.CorruptedRun:
+        """A context manager: run on damaged image embeddings, with states put back to their clean values.
+
+        The vision model is not run again. The noise is exactly that of draw `draw` of
+        `causal_trace(..., seed=seed)` for the same image and question.
+
+        Args:
+            clean: what `model.clean(...)` gave, after its block.
+            nu: noise factor, at least 0.
+            seed: seed of the noise.
+            draw: which sample of it.
+            noise: name or object, see `nnblip.noise`.
+            restore: a site or a collection of sites.
+
+        Raises:
+            NnblipError: for a bad ν, noise or site, or a `clean` of another model.
+        """
+        return contexts.CorruptedRun(self, clean, nu, seed, draw, noise, restore)
+
+
+@contextmanager
+def _quiet_unless_terminal() -> Iterator[None]:
+    """transformers draws its progress bars into logs too."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    if shown and not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _dtype(dtype: str | torch.dtype) -> torch.dtype:
+    found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ModelError(f"dtype {dtype!r}: expected 'float32', 'bfloat16', 'float16' or a floating torch dtype")
+    return found
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

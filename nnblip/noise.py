@@ -1,0 +1,149 @@
+"""What ν does to image embeddings.
+
+Each kind of noise turns clean embeddings (1, patches, hidden) into damaged ones, given
+ν and *unit noise*: numbers that are drawn once per (seed, example, draw) and are the
+same for every ν, every cell and every device. ν = 0 leaves the embeddings as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nnblip.errors import NnblipError, one_of
+
+
+@runtime_checkable
+class Noise(Protocol):
+    """A kind of noise: anything with a `name`, `unit` and `apply` will do."""
+
+    name: ClassVar[str]
+
+    def unit(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+        """Unit noise of this shape, float32."""
+        ...
+
+    def apply(
+        self, embeds: Float[Tensor, "1 patch hidden"], unit: Float[Tensor, "1 patch hidden"], nu: float
+    ) -> Float[Tensor, "1 patch hidden"]:
+        """The damaged embeddings; float32 in, float32 out."""
+        ...
+
+
+class _Gaussian:
+    def unit(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+        return rng.standard_normal(shape, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Multiplicative(_Gaussian):
+    """`embeds * N(mean 1, std ν)`, elementwise: the released code of Palit et al. 2023 (there ν = 5)."""
+
+    name: ClassVar[str] = "multiplicative"
+
+    def apply(self, embeds: Tensor, unit: Tensor, nu: float) -> Tensor:
+        return embeds * (1 + nu * unit)
+
+
+@dataclass(frozen=True)
+class Additive(_Gaussian):
+    """`embeds + ν · std(embeds) · N(0, 1)`: the text of causal-tracing papers (Meng et al. 2022).
+
+    The standard deviation is taken over all elements of this image's embeddings.
+    """
+
+    name: ClassVar[str] = "additive"
+
+    def apply(self, embeds: Tensor, unit: Tensor, nu: float) -> Tensor:
+        return embeds + nu * embeds.std() * unit
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """`embeds + ν · std(embeds) · U(-√3, √3)`: as `additive`, same variance, bounded."""
+
+    name: ClassVar[str] = "uniform"
+
+    def unit(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+        return ((2 * rng.random(shape, dtype=np.float32) - 1) * math.sqrt(3)).astype(np.float32)
+
+    def apply(self, embeds: Tensor, unit: Tensor, nu: float) -> Tensor:
+        return embeds + nu * embeds.std() * unit
+
+
+@dataclass(frozen=True)
+class Scale:
+    """`embeds · factor^ν`: no randomness. ν = 1 is the paper's second notebook (factor 0.7691)."""
+
+    factor: float = 0.7691
+    name: ClassVar[str] = "scale"
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.factor) and self.factor > 0):
+            raise NnblipError(f"scale factor {self.factor!r}: expected a number above 0")
+
+    def unit(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+        return np.zeros(shape, np.float32)
+
+    def apply(self, embeds: Tensor, unit: Tensor, nu: float) -> Tensor:
+        return embeds * self.factor**nu
+
+
+NOISES: dict[str, type] = {kind.name: kind for kind in (Multiplicative, Additive, Uniform, Scale)}
+
+
+def get_noise(noise: str | Noise) -> Noise:
+    """A noise by its name, or the object itself.
+
+    Raises:
+        NnblipError: for an unknown name (the nearest is suggested) or an object that is no noise.
+    """
+    if isinstance(noise, str):
+        kind: Noise = NOISES[one_of(noise, NOISES, "noise")]()
+        return kind
+    if isinstance(noise, type) or not isinstance(noise, Noise):
+        raise NnblipError(f"noise {noise!r}: expected one of {', '.join(NOISES)}, or an object like nnblip.noise.Scale()")
+    return noise
+
+
+def check_nu(nu: object) -> float:
+    """ν as a float.
+
+    Raises:
+        NnblipError: if it is not a finite number of at least 0.
+    """
+    try:
+        value = float(nu)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        value = math.nan
+    if isinstance(nu, bool) or not math.isfinite(value) or value < 0:
+        raise NnblipError(f"nu {nu!r}: expected a number of at least 0 (the paper uses 5)")
+    return value
+
+
+def unit_noise(noise: Noise, shape: tuple[int, ...], seed: int, example: str, draw: int) -> Float[Tensor, "1 patch hidden"]:
+    """The unit noise of one draw, on the CPU in float32, whatever the model's device and dtype.
+
+    Args:
+        noise: the kind.
+        shape: (1, patches, hidden).
+        seed: the run's seed.
+        example: the example's content hash (`nnblip.inputs.Encoded.key`), so that the order
+            of a data set does not matter.
+        draw: the number of the draw, from 0.
+    """
+    digest = hashlib.blake2b(f"{seed}/{example}/{draw}".encode(), digest_size=16).digest()
+    rng = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+    return torch.from_numpy(noise.unit(shape, rng))
+
+
+def corrupt(noise: Noise, embeds: Float[Tensor, "1 patch hidden"], unit: Tensor, nu: float) -> Float[Tensor, "1 patch hidden"]:
+    """The damaged embeddings in the dtype and on the device of `embeds`, computed in float32."""
+    return noise.apply(embeds.float(), unit.to(embeds.device), nu).to(embeds.dtype)

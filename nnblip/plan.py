@@ -1,0 +1,119 @@
+"""Cells become births and writes, in the order in which the model runs. Plain Python.
+
+A plan lets one pass compute many cells. The pass starts with one corrupted row. At the
+*birth point* of a cell a new row is appended, a copy of the corrupted row, so that a
+row never recomputes what comes before its own first state; at each site of the cell the
+row's state is overwritten by its clean value. Row 0 stays the corrupted run itself.
+
+A state of the stream (`block`, `attention`, `crossattention`) is born where it is
+written. What a sublayer adds (`attention_out`, ...) is born one state of the stream
+earlier: the residual that it is added to must have the new row too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from nnblip.errors import NnblipError
+from nnblip.sites import KINDS, TEXT_COMPONENTS, Cell, Site
+
+INPUT = "input"
+
+
+class Point(NamedTuple):
+    """A place in the forward pass: a state (of all tokens) of one layer, or what a component's first layer reads."""
+
+    component: str
+    kind: str
+    layer: int
+
+
+@dataclass
+class Step:
+    """What happens at a point: `births` rows are appended, then states are overwritten.
+
+    Attributes:
+        births: how many rows are born.
+        rows, tokens: where clean states are written; pairs (row, token).
+    """
+
+    births: int = 0
+    rows: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One pass: its steps by point, and for each row the index of its cell (None: the corrupted row)."""
+
+    steps: dict[Point, Step]
+    cells: tuple[int | None, ...]
+
+    @property
+    def rows(self) -> int:
+        return len(self.cells)
+
+
+def points(layers: int) -> Iterator[Point]:
+    """Every point of a pass, in the order in which the model reaches it."""
+    for component in TEXT_COMPONENTS:
+        yield Point(component, INPUT, 0)
+        for layer in range(layers):
+            for kind in KINDS:
+                yield Point(component, kind, layer)
+
+
+def birth_point(site: Site) -> Point:
+    """Where the row of a cell whose first site is this one must be born."""
+    before = {"attention_out": "block", "crossattention_out": "attention", "mlp_out": "crossattention"}
+    if site.kind not in before:
+        return Point(site.component, site.kind, site.layer)
+    if site.kind == "attention_out" and site.layer == 0:
+        return Point(site.component, INPUT, 0)
+    return Point(site.component, before[site.kind], site.layer - (site.kind == "attention_out"))
+
+
+def make_plans(cells: Sequence[Cell], layers: int, max_rows: int | None = None) -> list[Plan]:
+    """Plans that compute every cell, each of at most `max_rows` rows (the corrupted row counts).
+
+    Cells are taken in the order of their birth, so that a plan's rows share as much of
+    the pass as they can.
+
+    Raises:
+        NnblipError: if `max_rows` leaves no room for a cell.
+    """
+    if max_rows is not None and (isinstance(max_rows, bool) or not isinstance(max_rows, int) or max_rows < 2):
+        raise NnblipError(f"max_rows {max_rows!r}: expected a whole number of at least 2 (the corrupted row and one more)")
+    order = {point: number for number, point in enumerate(points(layers))}
+
+    def first(cell: Cell) -> Point:
+        return min((birth_point(site) for site in cell), key=order.__getitem__)
+
+    queue = sorted(range(len(cells)), key=lambda index: order[first(cells[index])])
+    size = len(queue) if max_rows is None else max_rows - 1
+    chunks = [queue[start : start + size] for start in range(0, len(queue), size)] if queue else [[]]
+    return [_plan(chunk, cells, [first(cells[index]) for index in chunk]) for chunk in chunks]
+
+
+def _plan(chunk: list[int], cells: Sequence[Cell], births: list[Point]) -> Plan:
+    steps: dict[Point, Step] = {}
+    for row, (index, birth) in enumerate(zip(chunk, births, strict=True), start=1):
+        steps.setdefault(birth, Step()).births += 1
+        _write(steps, cells[index], row)
+    return Plan(steps, (None, *chunk))
+
+
+def restore_in_place(cell: Cell) -> Plan:
+    """A plan with no births: the one row of the pass itself is restored."""
+    steps: dict[Point, Step] = {}
+    _write(steps, cell, 0)
+    return Plan(steps, (None,))
+
+
+def _write(steps: dict[Point, Step], cell: Cell, row: int) -> None:
+    for site in cell:
+        step = steps.setdefault(Point(site.component, site.kind, site.layer), Step())
+        step.rows.append(row)
+        step.tokens.append(site.token)

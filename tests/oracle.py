@@ -1,0 +1,219 @@
+"""The truth that nnblip is tested against: plain PyTorch hooks, one cell at a time.
+
+This file shares no code with the package and does not use nnsight. Each function
+takes the torch module itself, a transformers `BlipForQuestionAnswering`, and runs
+one row: nothing is batched, padded, masked or cached, so there is little that could
+be wrong. Whether the module is in `eval()` mode is the caller's business.
+
+    embeds = image_embeds(module, pixel_values)             # the clean run
+    answer = greedy_answer(module, embeds, input_ids)
+    logits = run(module, embeds, input_ids, answer)
+    strongest = rival(logits, answer)
+    clean = outcome(logits, answer, strongest)
+    donors = states(module, embeds, input_ids, answer)
+
+    noisy = embeds * noise                                  # the corrupted run
+    corrupted = restored(module, noisy, input_ids, answer, strongest, donors, [])
+    cell = restored(module, noisy, input_ids, answer, strongest, donors, [site])
+"""
+
+from typing import NamedTuple
+
+import torch
+
+# Component -> the stack of text layers it names.
+COMPONENTS = {
+    "question_encoder": lambda module: module.text_encoder.encoder.layer,
+    "answer_decoder": lambda module: module.text_decoder.bert.encoder.layer,
+}
+
+# Kind -> the submodule of a layer whose output is the state. Where that output is a
+# tuple, the state is its first element (see `first`).
+KINDS = {
+    # The stream: after the whole layer, or after one sublayer's residual and LayerNorm.
+    "block": lambda layer: layer,
+    "attention": lambda layer: layer.attention,
+    "crossattention": lambda layer: layer.crossattention,
+    # What a sublayer adds, before residual and LayerNorm.
+    "attention_out": lambda layer: layer.attention.output.dense,
+    "crossattention_out": lambda layer: layer.crossattention.output.dense,
+    "mlp_out": lambda layer: layer.output.dense,
+    # The heads' contexts side by side; one head owns one slice (see `head_slice`).
+    "attention_head": lambda layer: layer.attention.self,
+    "crossattention_head": lambda layer: layer.crossattention.self,
+}
+
+HEAD_KINDS = ("attention_head", "crossattention_head")
+
+
+class Outcome(NamedTuple):
+    """What a run says about the answer, teacher-forced."""
+
+    probability: float
+    log_probability: float
+    logit_difference: float
+
+
+# --- Running the model ---------------------------------------------------------------
+
+
+@torch.no_grad()
+def image_embeds(module, pixel_values):
+    """The vision model's last hidden state, (1, patches, hidden)."""
+    return module.vision_model(pixel_values=pixel_values).last_hidden_state
+
+
+@torch.no_grad()
+def decode(module, image_embeds, input_ids, decoder_ids):
+    """Logits (1, n, vocab) at each of the n tokens the answer decoder is given."""
+    assert image_embeds.shape[0] == 1 and input_ids.shape[0] == 1, (
+        f"one row at a time: image_embeds {tuple(image_embeds.shape)}, "
+        f"input_ids {tuple(input_ids.shape)}"
+    )
+    question = module.text_encoder(
+        input_ids=input_ids, encoder_hidden_states=image_embeds
+    ).last_hidden_state
+    return module.text_decoder(
+        input_ids=torch.tensor([decoder_ids], device=input_ids.device),
+        encoder_hidden_states=question,
+        use_cache=False,
+    ).logits
+
+
+def run(module, image_embeds, input_ids, answer_ids, hooks=()):
+    """Teacher-forced logits (1, n, vocab) for the n tokens of the answer.
+
+    The decoder reads [DEC] and all answer tokens but the last, so that logits[0, i]
+    predict answer_ids[i]. `hooks` are (submodule, hook) pairs, forward hooks that are
+    on the model during this run only.
+    """
+    assert len(answer_ids) > 0, "the answer needs at least one token"
+    handles = []
+    try:
+        for submodule, hook in hooks:
+            handles.append(submodule.register_forward_hook(hook))
+        start = module.config.text_config.bos_token_id  # [DEC]
+        return decode(module, image_embeds, input_ids, [start, *answer_ids[:-1]])
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def greedy_answer(module, image_embeds, input_ids, limit=20):
+    """The model's own answer: the likeliest token again and again, until [SEP] (which
+    is left out) or `limit` tokens. Everything is recomputed for each token."""
+    start = module.config.text_config.bos_token_id  # [DEC]
+    end = module.config.text_config.sep_token_id  # [SEP]
+    answer = []
+    while len(answer) < limit:
+        logits = decode(module, image_embeds, input_ids, [start, *answer])
+        token = int(logits[0, -1].argmax())
+        if token == end:
+            break
+        answer.append(token)
+    return answer
+
+
+# --- Measuring a run -----------------------------------------------------------------
+
+
+def rival(logits, answer_ids):
+    """The strongest first token other than the answer's. Give it the CLEAN logits."""
+    first_token = logits[0, 0].clone()
+    first_token[answer_ids[0]] = -torch.inf
+    return int(first_token.argmax())
+
+
+def outcome(logits, answer_ids, rival):
+    """The joint probability of the answer's tokens ([SEP] is not one of them) and the
+    margin of its first token over the rival, in float64."""
+    logits = logits[0].double()
+    assert len(logits) == len(answer_ids), f"{len(logits)} != {len(answer_ids)} tokens"
+    log_probabilities = logits.log_softmax(-1)
+    log_probability = sum(log_probabilities[i, t] for i, t in enumerate(answer_ids))
+    difference = logits[0, answer_ids[0]] - logits[0, rival]
+    return Outcome(
+        float(log_probability.exp()), float(log_probability), float(difference)
+    )
+
+
+# --- Reading and writing states ------------------------------------------------------
+
+
+def first(output):
+    """The state in a submodule's output: attention modules return a tuple with it."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def head_slice(module, site):
+    """The part of the hidden dimension that a site owns: a head's, or all of it."""
+    head = getattr(site, "head", None)
+    if site.kind not in HEAD_KINDS:
+        assert head is None, f"{site.kind} has no heads: {site}"
+        return slice(None)
+    heads = module.config.text_config.num_attention_heads
+    assert head in range(heads), f"head must be 0..{heads - 1}: {site}"
+    width = module.config.text_config.hidden_size // heads
+    return slice(head * width, (head + 1) * width)
+
+
+def states(module, image_embeds, input_ids, answer_ids):
+    """Every state of a run: {(component, kind, layer): (1, tokens, hidden)}.
+
+    The head kinds hold the contexts of all heads side by side.
+    """
+    saved = {}
+
+    def save_as(key):
+        def hook(submodule, args, output):
+            saved[key] = first(output).clone()
+
+        return hook
+
+    hooks = [
+        (submodule(layer), save_as((component, kind, number)))
+        for component, layers in COMPONENTS.items()
+        for number, layer in enumerate(layers(module))
+        for kind, submodule in KINDS.items()
+    ]
+    run(module, image_embeds, input_ids, answer_ids, hooks)
+    assert len(saved) == len(hooks), "a submodule did not run"
+    return saved
+
+
+def restored(module, noisy_embeds, input_ids, answer_ids, rival, clean_states, sites):
+    """The outcome of a corrupted run with the states at `sites` put back to clean.
+
+    A site is any object with the attributes component, kind, layer, token and head
+    (None or missing but for the head kinds). All sites are restored in the same pass,
+    each when the model reaches it; with none this is the corrupted run itself.
+
+    Nothing here knows which run is clean: it is a run on the given embeds, with states
+    taken from a donor run. With the roles swapped it is `noising`.
+    """
+
+    def write(site):
+        donor = clean_states[site.component, site.kind, site.layer]
+        layer = COMPONENTS[site.component](module)[site.layer]
+        token, part = site.token, head_slice(module, site)
+        assert token in range(donor.shape[1]), f"{donor.shape[1]} tokens: {site}"
+
+        def hook(submodule, args, output):
+            state = first(output).clone()
+            assert state.shape == donor.shape, f"{state.shape} != {donor.shape}: {site}"
+            state[0, token, part] = donor[0, token, part]
+            return (state, *output[1:]) if isinstance(output, tuple) else state
+
+        return KINDS[site.kind](layer), hook
+
+    hooks = [write(site) for site in sites]
+    logits = run(module, noisy_embeds, input_ids, answer_ids, hooks)
+    return outcome(logits, answer_ids, rival)
+
+
+def noising(module, clean_embeds, input_ids, answer_ids, rival, noisy_states, sites):
+    """The reverse: a clean run with the states at `sites` set to their corrupted
+    values, from `states(module, noisy_embeds, ...)`."""
+    return restored(
+        module, clean_embeds, input_ids, answer_ids, rival, noisy_states, sites
+    )
