@@ -28,9 +28,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from nnblip.errors import NnblipError
+from nnblip.results import VARIABLES
 
-#: The variables of every node of a result.
-VARIABLES = ("probability", "log_probability", "logit_difference")
 #: The smallest total effect by which an indirect effect is divided.
 THRESHOLD = 0.01
 
@@ -61,7 +60,7 @@ def mean_interval(values: NDArray[Any], level: float = 0.95) -> tuple[float, flo
     would be. NaN is left out. Without any number the mean is NaN; with fewer than two
     units the bounds are NaN.
     """
-    from scipy.special import stdtrit  # type: ignore[import-untyped]
+    from scipy.special import stdtrit
 
     values = np.asarray(values, dtype=float)
     rows = [row[~np.isnan(row)] for row in values]
@@ -95,7 +94,7 @@ def total_effect(tree: xr.DataTree) -> xr.DataTree:
     """
     clean, corrupted = _node(tree, "clean"), _node(tree, "corrupted")
     effect = _difference(clean, corrupted, "total effect", "/clean and /corrupted", attrs=corrupted.attrs)
-    return _tree(tree, {name: effect for name in ("corrupted", *_restored_names(tree))})
+    return _tree(tree, dict.fromkeys(("corrupted", *_restored_names(tree)), effect))
 
 
 def indirect_effect(tree: xr.DataTree) -> xr.DataTree:

@@ -14,14 +14,11 @@ from jaxtyping import Float
 from nnsight.modeling.huggingface import HuggingFaceModel
 from torch import Tensor
 
-from nnblip import contexts, inputs
+from nnblip import contexts, demo, inputs
 from nnblip.errors import InputError, ModelError, NnblipWarning, SiteError, one_of
 from nnblip.inputs import Encoded
 from nnblip.noise import Noise
 from nnblip.sites import KINDS, TEXT_COMPONENTS, Extent, Site
-
-#: The small model that ships with the package.
-DEMO = Path(__file__).parent / "demo" / "model"
 
 #: Names of the vocabulary for transformers' modules. `output` is a name that nnsight
 #: serves on every module (the module's output), so BLIP's submodules of that name
@@ -90,7 +87,7 @@ class BlipVQA(HuggingFaceModel):
             if name in load:
                 raise ModelError(f"{name}={load[name]!r}: nnblip loads safetensors only and never runs remote code")
         self.processor: Any = None
-        source = str(DEMO if repo is None else repo)
+        source = str(demo.MODEL if repo is None else repo)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*which nnsight already serves.*")
             super().__init__(

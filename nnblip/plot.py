@@ -25,8 +25,9 @@ from nnblip.errors import NnblipError, one_of
 VALUES = ("probability", "indirect_effect", "relevance")
 
 _TEXT, _SMALL = 9.0, 8.0
-_GREY = "0.4"
 _UNDEFINED = "0.9"
+# Colours never span less than this, so that a map of (next to) no effect looks like one.
+_LEAST_RANGE = 0.01
 # Okabe and Ito's colours, which people with any colour vision tell apart, and a marker each.
 _LINES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#000000", "v"))
 
@@ -88,10 +89,12 @@ def heatmap(
     layers = [str(layer) for layer in node["layer"].values]
 
     rows, columns = numbers.shape
-    width = 3.0 + 0.33 * max(columns, 6)
-    figure = Figure(figsize=(width, 1.5 + float(np.clip(0.27 * rows, 1.5, 7.5))), layout="constrained")
+    width, map_height = 3.0 + 0.33 * max(columns, 6), min(max(0.27 * rows, 1.5), 7.5)  # inches
+    title = _title(tree, node, component, kind, values.sizes.get("draw"), characters=int(width * 11))
+    height = 0.7 + map_height + 0.19 * len(title)
+    figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
-    _title(axes, tree, node, component, kind, draws=values.sizes.get("draw"), width=width)
+    axes.set_title("\n".join(title), fontsize=_TEXT, loc="left", pad=8, parse_math=False, linespacing=1.4)
     _map_axes(axes, layers, labels)
 
     if not np.isfinite(numbers).any():
@@ -108,7 +111,7 @@ def heatmap(
     )
     axes.set_facecolor(_UNDEFINED)
     bar = figure.colorbar(mesh, ax=axes, aspect=18, pad=0.02)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=_SMALL, length=3, width=0.6)
     target = f"P(answer = “{answer}”)" if answer else "P(answer)"
     names = {
@@ -116,10 +119,11 @@ def heatmap(
         "indirect_effect": f"indirect effect on {target}",
         "relevance": f"relevance for {target}",
     }
-    bar.ax.set_ylabel(names[value], fontsize=_TEXT, parse_math=False)
+    label = textwrap.fill(names[value], int(height * 14))
+    bar.ax.set_ylabel(label, fontsize=_TEXT, parse_math=False)
     if value == "probability":
         clean, corrupted = _clean_and_corrupted(tree)
-        _mark(bar, {"clean": clean, "corrupted": corrupted})
+        _mark(bar, {"clean": clean, "corrupted": corrupted}, room=0.17 / map_height)
     _footnote(axes, values, numbers, value)
     return figure
 
@@ -141,11 +145,10 @@ def _norm(tree: xr.DataTree, numbers: NDArray[Any], value: str) -> Normalize:
     if value == "probability":
         every = [*numbers[np.isfinite(numbers)], *_clean_and_corrupted(tree)]
         low, high = float(np.nanmin(every)), float(np.nanmax(every))
-        if high - low < 1e-6:  # such as at ν = 0: one colour, not rounding errors in full contrast
-            low, high = max(low - 0.01, 0.0), min(high + 0.01, 1.0)
-        return Normalize(low, high)
-    reach = float(np.nanmax(np.abs(numbers)))
-    return CenteredNorm(0.0, reach if reach > 1e-6 else 0.01)
+        spare = max(0.0, _LEAST_RANGE - (high - low))
+        low = max(low - spare / 2, 0.0)
+        return Normalize(low, max(high, low + _LEAST_RANGE))
+    return CenteredNorm(0.0, max(float(np.nanmax(np.abs(numbers))), _LEAST_RANGE))
 
 
 def _why_undefined(tree: xr.DataTree, value: str, threshold: float) -> str:
@@ -159,20 +162,14 @@ def _why_undefined(tree: xr.DataTree, value: str, threshold: float) -> str:
 
 
 def _title(
-    axes: Axes,
-    tree: xr.DataTree,
-    node: xr.Dataset,
-    component: str,
-    kind: str,
-    draws: int | None,
-    width: float,
-) -> None:
+    tree: xr.DataTree, node: xr.Dataset, component: str, kind: str, draws: int | None, characters: int
+) -> list[str]:
+    """Lines: question and answer, then what was done."""
     question, answer = _label(tree, node, "question"), _label(tree, node, "answer")
     headline = f"{question} → {answer}" if question and answer else question or answer
     average = "" if draws is None else ", 1 draw" if draws == 1 else f", mean of {draws} draws"
     settings = f"{_spoken(component)}, {kind} restored, ν = {float(tree.coords['nu']):g}{average}"
-    title = "\n".join([*textwrap.wrap(headline, int(width * 11)), settings])
-    axes.set_title(title, fontsize=_TEXT, loc="left", pad=8, parse_math=False, linespacing=1.4)
+    return [*textwrap.wrap(headline, characters), settings]
 
 
 def _map_axes(axes: Axes, layers: list[str], tokens: list[str]) -> None:
@@ -187,11 +184,13 @@ def _map_axes(axes: Axes, layers: list[str], tokens: list[str]) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _mark(bar: Colorbar, marks: dict[str, float]) -> None:
-    """Names to the left of a colour bar, each with a tick at its value, moved apart if close."""
+def _mark(bar: Colorbar, marks: dict[str, float], room: float) -> None:
+    """Names to the left of a colour bar, each with a tick at its value, moved apart if close.
+
+    `room` is the height of a line of text in parts of the bar.
+    """
     low, high = bar.norm.vmin or 0.0, bar.norm.vmax or 1.0
-    height = bar.ax.get_figure().get_size_inches()[1] - 1.5  # type: ignore[union-attr]
-    room = 0.17 / height  # of a line of text, in parts of the bar
+    digits = 3 if max(marks.values()) - min(marks.values()) >= 0.005 else 4
     at = {name: (value - low) / (high - low) for name, value in marks.items()}
     (lower, bottom), (upper, top) = sorted(at.items(), key=lambda item: item[1])
     push = max(0.0, room - (top - bottom)) / 2
@@ -199,11 +198,11 @@ def _mark(bar: Colorbar, marks: dict[str, float]) -> None:
     places = {lower: middle - room / 2, upper: middle + room / 2} if push else {lower: bottom, upper: top}
     for name, place in places.items():
         bar.ax.annotate(
-            f"{name} {marks[name]:.3f}",
+            f"{name} {marks[name]:.{digits}f}",
             xy=(0, at[name]),
-            xytext=(-0.9, place),
+            xytext=(-9, place),
             xycoords="axes fraction",
-            textcoords="axes fraction",
+            textcoords=("offset points", "axes fraction"),
             ha="right",
             va="center",
             fontsize=_SMALL,
@@ -255,15 +254,13 @@ def gamma(tree: xr.DataTree, *, kind: str = "block", threshold: float = effects.
 
     figure = Figure(figsize=(5.2, 3.4), layout="constrained")
     axes = figure.add_subplot()
-    axes.axhline(0, color="0.75", linewidth=0.8, zorder=0)
     for i, (name, table) in enumerate(tables.items()):
         means, low, high = np.array([effects.mean_interval(table[at]) for at in order]).T
         colour, marker = _LINES[i % len(_LINES)]
-        bars = np.nan_to_num(np.array([means - low, high - means]))
         axes.errorbar(
             nus,
             means,
-            yerr=bars,
+            yerr=np.array([means - low, high - means]),
             color=colour,
             marker=marker,
             markersize=4.5,
@@ -278,9 +275,11 @@ def gamma(tree: xr.DataTree, *, kind: str = "block", threshold: float = effects.
     axes.set_ylabel("Γ(ν), mean relevance", fontsize=_TEXT)
     axes.tick_params(labelsize=_SMALL, width=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    average = f"{examples} example" + ("s" if examples > 1 else "")
-    axes.set_title(f"{kind} restored, {average}, 95 % intervals", fontsize=_TEXT, loc="left")
+    over = f"{examples} examples" if examples > 1 else "1 example"
+    over += f", 95 % intervals over {'examples' if examples > 1 else 'draws'}"
+    axes.set_title(f"{kind} restored, {over}", fontsize=_TEXT, loc="left")
     if counts.any():
+        axes.axhline(0, color="0.75", linewidth=0.8, zorder=0)
         axes.legend(frameon=False, fontsize=_SMALL)
     else:
         axes.set_yticks([])
@@ -299,7 +298,8 @@ def _tables(curve: xr.DataArray) -> NDArray[Any]:
 
 def _defined(tables: dict[str, NDArray[Any]]) -> NDArray[Any]:
     """How many examples have a Γ at each ν, in the component that has most."""
-    return np.max([np.isfinite(table).any(axis=2).sum(axis=1) for table in tables.values()], axis=0)
+    counts = [np.isfinite(table).any(axis=2).sum(axis=1) for table in tables.values()]
+    return np.asarray(np.max(counts, axis=0))
 
 
 def _nu_axis(axes: Axes, nus: NDArray[Any], counts: NDArray[Any], examples: int) -> None:

@@ -36,7 +36,7 @@ MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
 STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1)
 HIDDEN, HEADS, MLP, TEXT_LAYERS, VISION_LAYERS, PATCH = 128, 4, 512, 6, 4, 8
 SIDE = scenes.SIZE // PATCH
-TRAIN_SEED, TEST_SEED = 0, 1
+TRAIN_SEED, TEST_SEED, SAMPLE_SEED = 0, 1, 2
 QUESTIONS = 4  # about each picture of a step
 N_SHAPES, N_COLORS, N_GROUNDS = len(scenes.SHAPES), len(scenes.COLORS), len(scenes.GROUNDS)
 
@@ -403,7 +403,26 @@ def export(args: argparse.Namespace) -> None:
     (args.export / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     build_processor(words).save_pretrained(args.export)
     (args.export / "accuracy.json").write_text(json.dumps(table, indent=2) + "\n")
+    export_scenes(args.export.parent / "scenes")
     print(json.dumps(table, indent=2))
+
+
+def export_scenes(folder: Path) -> None:
+    """A dozen scenes of a third seed with a question each, the four types in turn."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, str]] = []
+    index = 0
+    while len(rows) < 12:
+        kind = scenes.QUESTION_TYPES[len(rows) % 4]
+        scene = scenes.scene(SAMPLE_SEED, index)
+        found = [q for q in scenes.questions(scene) if q.type == kind and q.answer != "one"]
+        index += 1
+        if len(scene.objects) < 2 or not found:
+            continue
+        name = f"scene{len(rows):02d}.png"
+        scene.image.save(folder / name, optimize=True)
+        rows.append({"image": name, "question": found[0].question, "answer": found[0].answer, "type": kind})
+    (folder / "scenes.json").write_text("[\n" + ",\n".join("  " + json.dumps(row) for row in rows) + "\n]\n")
 
 
 def main() -> None:

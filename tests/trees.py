@@ -5,9 +5,9 @@ import xarray as xr
 
 VARIABLES = ("probability", "log_probability", "logit_difference")
 QUESTIONS = (
-    "[CLS] what is the color of the ball left of the box [SEP]".split(),
-    "[CLS] how many red balls [SEP]".split(),
-    "[CLS] where is the dog [SEP]".split(),
+    ["[CLS]", "what", "is", "the", "color", "of", "the", "ball", "left", "of", "the", "box", "[SEP]"],
+    ["[CLS]", "how", "many", "red", "balls", "[SEP]"],
+    ["[CLS]", "where", "is", "the", "dog", "[SEP]"],
 )
 ANSWERS = (["[DEC]"], ["[DEC]", "twenty", "##one"], ["[DEC]", "on"])
 

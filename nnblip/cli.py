@@ -1,0 +1,201 @@
+"""The command: `nnblip trace`, `nnblip answer`, `nnblip doctor`. Only calls what a user could call."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+
+from nnblip.errors import InputError, NnblipError, NnblipWarning, ResultError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from nnblip.model import BlipVQA
+
+Many = Parameter(consume_multiple=True, negative_iterable="")
+
+app = App(
+    name="nnblip",
+    help="Finds out where inside BLIP the answer to a visual question comes from.",
+    help_format="plaintext",
+    result_action="return_value",
+)
+
+
+@app.command
+def trace(
+    image: Path | None = None,
+    question: str | None = None,
+    /,
+    *,
+    answer: str | None = None,
+    model: str | None = None,
+    nu: Annotated[tuple[float, ...], Many] = (1.0, 3.0, 5.0, 10.0),
+    draws: int = 10,
+    noise: str = "multiplicative",
+    kinds: Annotated[tuple[str, ...], Many] = ("block",),
+    seed: int = 0,
+    device: str = "auto",
+    dtype: str = "float32",
+    max_rows: int = 256,
+    out: Path = Path("nnblip-out"),
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Trace where the answer comes from; write the result and its pictures.
+
+    Parameters
+    ----------
+    image
+        A picture. Without it, a scene that ships with nnblip.
+    question
+        A question about it.
+    answer
+        The answer to trace; by default the model's own.
+    model
+        A hub id or folder; by default the small model that ships with nnblip.
+    nu
+        Noise factors, such as --nu 1 3 5 10.
+    draws
+        How many samples of the noise.
+    noise
+        multiplicative, additive, uniform or scale.
+    kinds
+        Which states of a layer.
+    seed
+        Seed of the noise.
+    device
+        auto, cpu, cuda, cuda:1, ...
+    dtype
+        float32, bfloat16 or float16.
+    max_rows
+        At most so many rows in one pass.
+    out
+        Folder for result.zarr and the pictures.
+    overwrite
+        Replace what an earlier run wrote there.
+    """
+    from nnblip import demo, plot, results
+    from nnblip.inputs import Example
+    from nnblip.trace import causal_trace
+
+    if (image is None) != (question is None):
+        raise InputError("give both an image and a question, or neither for a bundled scene")
+    files = {name: out / name for name in ("result.zarr", "question_encoder.png", "answer_decoder.png", "gamma.png")}
+    _may_write(out, files.values(), overwrite)
+    example = demo.examples()[0] if question is None else Example(str(image), question, answer)
+    blip = _load(model, device, dtype)
+    tree = causal_trace(blip, [example], nu, draws, noise, seed=seed, kinds=kinds, max_rows=max_rows)
+    results.save(tree, files["result.zarr"], overwrite=overwrite)
+    shown = 5.0 if 5.0 in tree.nu else float(tree.nu.max())
+    for name in ("question_encoder", "answer_decoder"):
+        plot.heatmap(tree, name, nu=shown, kind=kinds[0]).savefig(files[f"{name}.png"], dpi=200)
+    plot.gamma(tree, kind=kinds[0]).savefig(files["gamma.png"], dpi=200)
+    _print_trace(tree, str(example.image), shown)
+    print("Wrote " + ", ".join(map(str, files.values())))
+
+
+@app.command
+def answer(
+    image: Path, question: str, /, *, model: str | None = None, device: str = "auto", dtype: str = "float32"
+) -> None:
+    """Print what the model answers, and how probable it finds that.
+
+    Parameters
+    ----------
+    image
+        A picture.
+    question
+        A question about it.
+    model
+        A hub id or folder; by default the small model that ships with nnblip.
+    device
+        auto, cpu, cuda, cuda:1, ...
+    dtype
+        float32, bfloat16 or float16.
+    """
+    found = _load(model, device, dtype).answer(image, question)
+    print(f"{found.text}  {found.probability:.4f}")
+
+
+@app.command
+def doctor() -> int:
+    """Check this installation: versions, device, the small model, and its numbers against plain hooks."""
+    from nnblip.doctor import examine
+
+    return 0 if examine(print) else 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; bad input is one line on stderr and exit code 2."""
+    warnings.showwarning = _one_line_warning  # type: ignore[assignment]
+    try:
+        return app(arguments, exit_on_error=False, print_error=False) or 0
+    except (NnblipError, CycloptsError) as error:
+        print(f"nnblip: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("nnblip: stopped", file=sys.stderr)
+        return 130
+
+
+def _one_line_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
+    if issubclass(category, NnblipWarning):
+        print(f"nnblip: warning: {message}", file=sys.stderr)
+
+
+def _load(model: str | None, device: str, dtype: str) -> BlipVQA:
+    from nnblip.model import BlipVQA
+
+    return BlipVQA(model, device_map=device, dtype=dtype)
+
+
+def _may_write(out: Path, files: Any, overwrite: bool) -> None:
+    """Say that a folder cannot be written before the work, not after it."""
+    there = [str(path) for path in files if path.exists()]
+    if there and not overwrite:
+        raise ResultError(f"{there[0]!r} exists already: choose another folder with --out, or say --overwrite")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".nnblip-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ResultError(f"folder {str(out)!r} cannot be written: {error.strerror or error}") from error
+
+
+def _print_trace(tree: xr.DataTree, image: str, shown: float) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from nnblip import effects
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    clean = float(tree["clean"].probability[0])
+    console.print(f"[bold]{tree.question.item()}[/bold]  ({image})", soft_wrap=True)
+    console.print(f"Answer: [bold]{tree.answer.item()}[/bold], probability {clean:.4f} clean\n")
+
+    ladder = Table("ν", "corrupted", "total effect", "best restored", "Γ question encoder", "Γ answer decoder", box=None)
+    gamma = effects.gamma(tree).mean(("example", "draw")).isel(kind=0)
+    for nu in tree.nu.values:
+        corrupted = float(tree["corrupted"].probability.sel(nu=nu).mean())
+        best = effects.strongest(tree, 1, nu=nu)[0]
+        shares = [f"{float(gamma[name].sel(nu=nu)):.3f}" for name in ("question_encoder", "answer_decoder")]
+        ladder.add_row(f"{nu:g}", f"{corrupted:.4f}", f"{clean - corrupted:+.4f}", f"{best.probability:.4f}", *shares)
+    console.print(ladder)
+
+    strongest = Table("component", "kind", "layer", "token", "restored", "indirect effect", "relevance", box=None)
+    for site in effects.strongest(tree, 10, nu=shown):
+        token = f"{site.token} {site.token_text}"
+        numbers = [f"{site.probability:.4f}", f"{site.indirect_effect:+.4f}", f"{site.relevance:.3f}"]
+        strongest.add_row(site.component, site.kind, str(site.layer), token, *numbers)
+    console.print(f"\nStrongest sites at ν = {shown:g}, mean of {tree.sizes['draw']} draws")
+    console.print(strongest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""Sites, cells and extents: what is refused, and with which words."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from nnblip.errors import SiteError
+from nnblip.sites import KINDS, TEXT_COMPONENTS, Extent, Site, as_cell, heatmap
+
+EXTENT = Extent(layers=6, question_tokens=9, answer_tokens=2)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("question_encodr", "question_encoder"),
+        ("Question_Encoder", "question_encoder"),
+        ("anwser_decoder", "answer_decoder"),
+        ("image-encoder", "image_encoder"),
+    ],
+)
+def test_misspelt_component_suggests_the_nearest(given, meant):
+    with pytest.raises(SiteError, match=rf"component '{given}' is unknown; did you mean '{meant}'\?"):
+        Site(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("blok", "block"),
+        ("crossatention", "crossattention"),
+        ("cross_attention_out", "crossattention_out"),
+        ("mlp", "mlp_out"),
+        ("attention_ouput", "attention_out"),
+    ],
+)
+def test_misspelt_kind_suggests_the_nearest(given, meant):
+    with pytest.raises(SiteError, match=rf"kind '{given}' is unknown; did you mean '{meant}'\?"):
+        Site("question_encoder", given)
+
+
+@pytest.mark.parametrize("given", ["zzzzzz", "", None, 3, ["zzzzzz"]])
+def test_a_name_that_resembles_nothing_lists_all_names_in_a_proper_sentence(given):
+    with pytest.raises(SiteError) as caught:
+        Site("question_encoder", given)
+    assert str(caught.value) == f"kind {given!r} is unknown. Expected one of: {', '.join(KINDS)}."
+
+
+@pytest.mark.parametrize("name", ["layer", "token"])
+@pytest.mark.parametrize("value", [-1, True, False, 1.0, 2.5, "3", None, float("nan"), [1], np.float64(1)])
+def test_layer_and_token_must_be_whole_numbers_from_zero(name, value):
+    with pytest.raises(SiteError) as caught:
+        Site("question_encoder", **{name: value})
+    message = str(caught.value)
+    assert f"{name} {value!r}" in message and "question_encoder" in message and "whole number" in message
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8])
+def test_numpy_whole_numbers_name_the_same_site_as_plain_ones(kind):
+    # np.argmax and the coordinates of a result give these
+    site = Site("question_encoder", layer=kind(3), token=kind(4))
+    assert site == Site("question_encoder", layer=3, token=4)
+    assert hash(site) == hash(Site("question_encoder", layer=3, token=4))
+    assert str(site) == "question_encoder block layer 3 token 4"
+
+
+@pytest.mark.parametrize(("component", "tokens"), [("question_encoder", 9), ("answer_decoder", 2)])
+def test_extent_takes_exactly_the_layers_and_tokens_there_are(component, tokens):
+    accepted = set()
+    for layer, token in itertools.product(range(8), range(12)):
+        try:
+            EXTENT.check(Site(component, layer=layer, token=token))
+        except SiteError:
+            continue
+        accepted.add((layer, token))
+    assert accepted == set(itertools.product(range(6), range(tokens)))
+
+
+@pytest.mark.parametrize(
+    ("site", "message"),
+    [
+        (Site("question_encoder", layer=6), "layer 6 of question_encoder: there are 6, 0 to 5"),
+        (Site("question_encoder", token=9), "token 9 of question_encoder: there are 9, 0 to 8"),
+        (Site("answer_decoder", layer=11, token=1), "layer 11 of answer_decoder: there are 6, 0 to 5"),
+        (Site("answer_decoder", token=2), "token 2 of answer_decoder: there are 2, 0 to 1"),
+    ],
+)
+def test_extent_says_how_many_there_are(site, message):
+    with pytest.raises(SiteError) as caught:
+        EXTENT.check(site)
+    assert str(caught.value) == message
+
+
+def test_the_image_encoder_cannot_be_restored_and_the_message_says_what_can():
+    with pytest.raises(SiteError, match=r"image encoder cannot be restored.*question_encoder, answer_decoder"):
+        EXTENT.check(Site("image_encoder"))
+
+
+@pytest.mark.parametrize(("component", "tokens"), [("question_encoder", 9), ("answer_decoder", 2)])
+def test_heatmap_has_every_state_once_ordered_by_kind_layer_token(component, tokens):
+    kinds = ("mlp_out", "block", "attention")  # not the order of KINDS: the given order counts
+    cells = heatmap(EXTENT, component, kinds)
+    # what reshape(kind, layer, token) relies on
+    assert [(s.component, s.kind, s.layer, s.token) for (s,) in cells] == [
+        (component, *index) for index in itertools.product(kinds, range(6), range(tokens))
+    ]
+
+
+def test_heatmap_stays_inside_the_extent():
+    for component in TEXT_COMPONENTS:
+        for (site,) in heatmap(EXTENT, component, KINDS):
+            EXTENT.check(site)
+
+
+@pytest.mark.parametrize("collection", [list, tuple, iter, set, dict.fromkeys])
+def test_a_cell_is_made_of_any_collection_of_sites(collection):
+    sites = [Site("question_encoder", layer=2), Site("answer_decoder", "mlp_out", 1, 1)]
+    cell = as_cell(collection(sites))
+    assert isinstance(cell, tuple) and len(cell) == 2 and set(cell) == set(sites)
+
+
+def test_one_site_is_a_cell_of_its_own():
+    site = Site("answer_decoder", layer=3)
+    assert as_cell(site) == (site,)
+
+
+@pytest.mark.parametrize("empty", [(), [], set(), iter([])])
+def test_an_empty_cell_is_refused(empty):
+    with pytest.raises(SiteError, match=r"restores nothing: give at least one nnblip\.Site"):
+        as_cell(empty)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [("question_encoder", "block", 3, 4)],
+        ["block"],
+        "block",
+        [Site("question_encoder"), None],
+        [[Site("question_encoder")]],
+        5,
+        3.5,
+    ],
+)
+def test_what_is_no_site_is_refused_and_the_message_shows_how_to_write_one(given):
+    with pytest.raises(SiteError, match=r"is not a site: expected nnblip\.Site\(component, kind, layer=, token=\)"):
+        as_cell(given)
