@@ -12,7 +12,7 @@ earlier: the residual that it is added to must have the new row too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -46,7 +46,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """One pass: its steps by point, and for each row the index of its cell (None: the corrupted row)."""
+    """One pass: its steps by point, and for each row the index of its cell (None: a corrupted row)."""
 
     steps: dict[Point, Step]
     cells: tuple[int | None, ...]
@@ -75,11 +75,20 @@ def birth_point(site: Site) -> Point:
     return Point(site.component, before[site.kind], site.layer - (site.kind == "attention_out"))
 
 
-def make_plans(cells: Sequence[Cell], layers: int, max_rows: int | None = None) -> list[Plan]:
+def make_plans(
+    cells: Sequence[Cell], layers: int, max_rows: int | None = None, least: Mapping[str, int] | None = None
+) -> list[Plan]:
     """Plans that compute every cell, each of at most `max_rows` rows (the corrupted row counts).
 
     Cells are taken in the order of their birth, so that a plan's rows share as much of
     the pass as they can.
+
+    Args:
+        cells: what to compute.
+        layers: how many there are in a component.
+        max_rows: bound on the rows of a pass; None for no bound.
+        least: by component, how many rows it must see at least; further copies of the
+            corrupted row make them up, whatever `max_rows` says.
 
     Raises:
         NnblipError: if `max_rows` leaves no room for a cell.
@@ -87,22 +96,26 @@ def make_plans(cells: Sequence[Cell], layers: int, max_rows: int | None = None) 
     if max_rows is not None and (isinstance(max_rows, bool) or not isinstance(max_rows, int) or max_rows < 2):
         raise NnblipError(f"max_rows {max_rows!r}: expected a whole number of at least 2 (the corrupted row and one more)")
     order = {point: number for number, point in enumerate(points(layers))}
-
-    def first(cell: Cell) -> Point:
-        return min((birth_point(site) for site in cell), key=order.__getitem__)
-
-    queue = sorted(range(len(cells)), key=lambda index: order[first(cells[index])])
+    born = [min((birth_point(site) for site in cell), key=order.__getitem__) for cell in cells]
+    queue = sorted(range(len(cells)), key=lambda index: order[born[index]])
     size = len(queue) if max_rows is None else max_rows - 1
     chunks = [queue[start : start + size] for start in range(0, len(queue), size)] if queue else [[]]
-    return [_plan(chunk, cells, [first(cells[index]) for index in chunk]) for chunk in chunks]
+    return [_plan(chunk, cells, born, least or {}) for chunk in chunks]
 
 
-def _plan(chunk: list[int], cells: Sequence[Cell], births: list[Point]) -> Plan:
+def _plan(chunk: list[int], cells: Sequence[Cell], born: Sequence[Point], least: Mapping[str, int]) -> Plan:
     steps: dict[Point, Step] = {}
-    for row, (index, birth) in enumerate(zip(chunk, births, strict=True), start=1):
-        steps.setdefault(birth, Step()).births += 1
-        _write(steps, cells[index], row)
-    return Plan(steps, (None, *chunk))
+    rows: list[int | None] = [None]
+    for component in TEXT_COMPONENTS:
+        if lacking := max(0, least.get(component, 1) - len(rows)):
+            steps[Point(component, INPUT, 0)] = Step(births=lacking)
+            rows += [None] * lacking
+        for index in chunk:
+            if born[index].component == component:
+                steps.setdefault(born[index], Step()).births += 1
+                _write(steps, cells[index], len(rows))
+                rows.append(index)
+    return Plan(steps, tuple(rows))
 
 
 def restore_in_place(cell: Cell) -> Plan:

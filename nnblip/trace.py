@@ -109,7 +109,7 @@ def trace_example(
 
     extent = model.extent(len(encoded.tokens), len(answer_ids))
     cells = [cell for component in components for cell in heatmap(extent, component, kinds)]
-    plans = make_plans(cells, extent.layers, max_rows)
+    plans = make_plans(cells, extent.layers, max_rows, engine.least_rows(extent))
     corrupted = np.empty((3, len(ladder), draws), np.float32)
     restored = np.empty((3, len(ladder), draws, len(cells)), np.float32)
     for draw in range(draws):
@@ -119,7 +119,9 @@ def trace_example(
             for plan in plans:
                 rows = _stack(engine.run_plan(model, encoded, noisy, answer_ids, rival, clean, plan))
                 corrupted[:, level, draw] = rows[:, 0]
-                restored[:, level, draw, list(plan.cells[1:])] = rows[:, 1:]
+                for row, cell in enumerate(plan.cells):
+                    if cell is not None:
+                        restored[:, level, draw, cell] = rows[:, row]
             tick()
 
     tokens = {"question_encoder": encoded.tokens, "answer_decoder": answer_tokens(model.processor, answer_ids)}

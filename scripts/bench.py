@@ -6,8 +6,8 @@
 
 Machines are shared and noisy, so nothing is compared across runs: in each round every
 task is timed once, a ratio is taken within a round, and the table gives the median over
-the rounds with the smallest and the largest. To add a figure, add what is timed to TASKS
-or a function that makes rows of the table to FIGURES.
+the rounds with the smallest and the largest. The targets are for the real size. To add a
+figure, add what is timed to TASKS or a function that makes rows of the table to FIGURES.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -49,8 +49,6 @@ SAMPLE = 12  # cells that stand for all in "one by one"
 
 Row = dict[str, Any]
 Series = dict[str, list[float]]
-
-# --- the model and the example -----------------------------------------------------
 
 
 def write_model(folder: str, size: str) -> None:
@@ -79,11 +77,7 @@ def write_model(folder: str, size: str) -> None:
 
 
 class Bench:
-    """One example, ready to be traced, with the plan of its whole map.
-
-    `module` holds the weights of `model` once more, without nnsight; `inputs` are those of
-    its forward; `shapes` are (rows, in, out) of the matrix products that most work goes into.
-    """
+    """One example, ready to be traced, with the plan of its whole map; `module` has the weights without nnsight."""
 
     def __init__(self, model: BlipVQA, module: Any = None) -> None:
         side = model.config.vision_config.image_size
@@ -97,10 +91,10 @@ class Bench:
         extent = model.extent(len(self.encoded.tokens), len(self.answer_ids))
         cells = [cell for component in TEXT_COMPONENTS for cell in heatmap(extent, component)]
         self.sites = [site for (site,) in cells]
-        (self.plan,) = make_plans(cells, extent.layers)
-        rows, text = self.plan.rows * len(self.encoded.tokens), model.config.text_config
-        hidden, mlp = text.hidden_size, text.intermediate_size
-        self.shapes = [(rows, hidden, hidden), (rows, hidden, mlp), (rows, mlp, hidden)]
+        (self.plan,) = make_plans(cells, extent.layers, least=engine.least_rows(extent))
+        text, tokens = model.config.text_config, extent.question_tokens
+        rows, wide, mlp = tokens * (1 + extent.layers * tokens), text.hidden_size, text.intermediate_size
+        self.shapes = [(rows, wide, wide), (rows, wide, mlp), (rows, mlp, wide)]  # where most work is: (rows, in, out)
         inputs = model.forward_inputs(self.encoded, self.answer_ids)
         self.inputs = {name: value.to(embeds.device) for name, value in inputs.items()}
 
@@ -123,32 +117,22 @@ def hook_step(b: Bench, point: Point, step: Step) -> Any:
             state[step.rows, step.tokens] = b.clean[point.component, point.kind, point.layer][0, step.tokens]
         return (state, *output[1:]) if isinstance(output, tuple) else state
 
-    names = {"block": "", "mlp_out": ".output.dense"}
-    name = names.get(point.kind, "." + point.kind.replace("_out", ".output.dense"))
-    return b.module.get_submodule(f"{LAYERS[point.component]}.{point.layer}{name}").register_forward_hook(hook)
+    part = {"block": "", "mlp_out": ".output.dense"}.get(point.kind, "." + point.kind.replace("_out", ".output.dense"))
+    return b.module.get_submodule(f"{LAYERS[point.component]}.{point.layer}{part}").register_forward_hook(hook)
 
 
-def shared_keys(attention: Any, hidden: Tensor, encoder_hidden_states: Tensor, **_: Any) -> tuple[Tensor, None]:
-    """Cross-attention whose rows share keys and values, as `engine` does it."""
-
-    def split(x: Tensor) -> Tensor:
-        return x.unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2)
-
-    states, attend = encoder_hidden_states, F.scaled_dot_product_attention
-    query, key, value = (split(x) for x in (attention.query(hidden), attention.key(states), attention.value(states)))
-    own = len(key) if len(key) > 1 else 0
-    parts = [attend(query[:own], key, value)] if own else []
-    if len(query) > own:
-        folded = attend(query[own:].transpose(0, 1).flatten(1, 2)[None], key[:1], value[:1])[0]
-        parts.append(folded.unflatten(1, (len(query) - own, -1)).transpose(0, 1))
-    return torch.cat(parts).transpose(1, 2).flatten(2), None
+def shared_keys(attention: Any, hidden: Tensor, **options: Any) -> Any:
+    """In place of a cross-attention's `forward`: the engine's own mathematics, outside a trace."""
+    given: list[Any] = []
+    parts = {name: getattr(attention, name) for name in ("num_attention_heads", "query", "key", "value")}
+    engine._share_keys(SimpleNamespace(inputs=((hidden,), options), skip=given.append, **parts))
+    return given[0]
 
 
-def text_logits(b: Bench) -> Tensor:
+def run_text(b: Bench) -> Outcome:
     states = b.module.text_encoder(input_ids=b.inputs["input_ids"], encoder_hidden_states=b.noisy).last_hidden_state
     answer = {"input_ids": b.inputs["decoder_input_ids"], "encoder_hidden_states": states}
-    logits: Tensor = b.module.text_decoder(**answer, use_cache=False).logits
-    return logits
+    return outcome_of(b.module.text_decoder(**answer, use_cache=False).logits, b.answer_ids, b.rival)
 
 
 def run_hooked(b: Bench) -> Outcome:
@@ -170,22 +154,22 @@ def run_hooked(b: Bench) -> Outcome:
         for point, step in steps.items():
             if point.kind != INPUT:
                 undo.callback(hook_step(b, point, step).remove)
-        return outcome_of(text_logits(b), b.answer_ids, b.rival)
+        return run_text(b)
 
 
 def run_cell(b: Bench, site: Site) -> Outcome:
     """One cell in a run of its own with one forward hook, the image embeddings at hand."""
-    hook = hook_step(b, Point(site.component, site.kind, site.layer), Step(rows=[0], tokens=[site.token]))
-    outcome = outcome_of(text_logits(b), b.answer_ids, b.rival)
-    hook.remove()
-    return outcome
+    with ExitStack() as undo:
+        step = Step(rows=[0], tokens=[site.token])
+        undo.callback(hook_step(b, Point(site.component, site.kind, site.layer), step).remove)
+        return run_text(b)
 
 
 # --- tasks: each is timed once in every round ----------------------------------------
 
 
 def seconds(call: Callable[[], Any]) -> float:
-    wait: Callable[[], Any] = torch.cuda.synchronize if torch.cuda.is_available() else int
+    wait: Any = torch.cuda.synchronize if torch.cuda.is_available() else int
     wait()
     start = time.perf_counter()
     call()
@@ -205,10 +189,8 @@ def matmul(b: Bench, *shapes: tuple[int, int, int]) -> float:
     rates = []
     for rows, inner, outer in shapes:
         x, weight = (b.noisy.new_empty(n, inner).normal_() for n in (rows, outer))
-        call = partial(torch.mm, x, weight.t())
-        calls = range(1 + int(0.3 / min(seconds(call) for _ in range(3))))
-        elapsed = seconds(lambda call=call, calls=calls: [call() for _ in calls])  # type: ignore[misc]
-        rates.append(2 * rows * inner * outer * len(calls) / elapsed)
+        times = [seconds(partial(torch.mm, x, weight.t())) for _ in range(16)][2:]
+        rates.append(2 * rows * inner * outer * len(times) / sum(times))
     return max(rates)
 
 
@@ -230,11 +212,11 @@ def row(name: str, values: Any, unit: str, sense: str = "", target: float | None
     """The median of the values, their range, and whether the median is "at most" or "at least" the target."""
     low, value, high = (float(pick(np.asarray(values))) for pick in (np.min, np.median, np.max))
     met = None if target is None else value <= target if sense == "at most" else value >= target
-    known = {"name": name, "value": value, "unit": unit, "low": low, "high": high}
-    return known | {"sense": sense, "target": target, "met": met}
+    measured = {"name": name, "value": value, "unit": unit, "low": low, "high": high}
+    return measured | {"sense": sense, "target": target, "met": met}
 
 
-def agreement(b: Bench, _: Series) -> list[Row]:
+def agreement(b: Bench) -> list[Row]:
     """The three ways of computing the map give the same numbers, or no time means anything."""
     traced, hooks = b.run_map().logit_difference, run_hooked(b).logit_difference
     chosen = range(0, len(b.sites), max(1, len(b.sites) // SAMPLE))
@@ -288,57 +270,54 @@ def limit(b: Bench, series: Series) -> list[Row]:
 
 def memory(b: Bench, _: Series) -> list[Row]:
     """In a fresh process, where nothing else of this script counts."""
-    dtype = str(b.noisy.dtype).removeprefix("torch.")
-    call = [sys.executable, __file__, "--model", b.model.name, "--dtype", dtype, "--device", b.noisy.device.type]
-    done = subprocess.run([*call, "--only-memory"], check=True, stdout=subprocess.PIPE, text=True)
+    dtype, device = str(b.noisy.dtype).removeprefix("torch."), str(b.noisy.device)
+    call = [sys.executable, __file__, "--model", b.model.name, "--dtype", dtype, "--device", device, "--only-memory"]
+    done = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True)
     found = json.loads(done.stdout.splitlines()[-1])
+    known = "allocated" if "cuda" in device else "resident" if sys.platform == "linux" else "growth of the peak"
     return [
         row("weights", found["weights"] / 1e9, "GB"),
-        row(f"peak above the loaded model ({found['how']})", found["above"] / 1e9, "GB", "at most", 1),
+        row(f"peak above the loaded model ({known})", found["above"] / 1e9, "GB", "at most", 1),
         row("peak in all, libraries included", found["peak"] / 1e9, "GB"),
     ]
 
 
-def only_memory(repo: str, dtype: str, device: str) -> dict[str, Any]:
+def only_memory(repo: str, dtype: str, device: str) -> dict[str, int]:
     """Bytes at the peak of encoding, vision model, clean run and map, above those of the loaded model."""
     model = BlipVQA(repo, dtype=dtype, device_map=device)
     weights = list(model._module.parameters())
     sum(float(weight.sum()) for weight in weights)  # pages of a mapped file count once they are read
-    how, marks = "growth of the process's peak", Path("/proc/self/clear_refs")
-    if device.startswith("cuda"):
-        how = "CUDA allocator"
-        torch.cuda.reset_peak_memory_stats()
-    elif marks.exists():
-        how = "resident"
-        ctypes.CDLL(None).malloc_trim(0)
-        marks.write_text("5")  # sets the high-water mark to what is resident now
-    before = peak_memory(device)
+    before = peak_memory(device, reset=True)
     Bench(model).run_map()
     peak = peak_memory(device)
-    return {"how": how, "weights": sum(w.nbytes for w in weights), "above": peak - before, "peak": peak}
+    return {"weights": sum(weight.nbytes for weight in weights), "above": peak - before, "peak": peak}
 
 
-def peak_memory(device: str) -> int:
-    if device.startswith("cuda"):
+def peak_memory(device: str, reset: bool = False) -> int:
+    """The peak so far, in bytes; after a reset, which only Linux and CUDA know, it starts from what is in use."""
+    if "cuda" in device:
+        torch.cuda.reset_peak_memory_stats() if reset else None
         return torch.cuda.max_memory_allocated()
-    if (status := Path("/proc/self/status")).exists():
-        return 1024 * next(int(line.split()[1]) for line in status.read_text().splitlines() if "VmHWM" in line)
+    if sys.platform == "linux":
+        if reset:
+            ctypes.CDLL(None).malloc_trim(0)
+            Path("/proc/self/clear_refs").write_text("5")
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-FIGURES: tuple[Callable[[Bench, Series], list[Row]], ...] = (agreement, speed, limit, memory)
-
-# --- the run -------------------------------------------------------------------------
+FIGURES: tuple[Callable[[Bench, Series], list[Row]], ...] = (speed, limit, memory)
 
 
 def show(title: str, rows: list[Row]) -> None:
     table = Table("", "median", "unit", "smallest to largest", "target", "met", title=title, title_justify="left")
     for r in rows:
-        spread = f"{r['low']:.3g} to {r['high']:.3g}" if r["low"] < r["high"] else ""
+        spread = f"{r['low']:.4g} to {r['high']:.4g}" if r["low"] < r["high"] else ""
         target, met = ("", "") if r["met"] is None else (f"{r['sense']} {r['target']:g}", "yes" if r["met"] else "NO")
-        table.add_row(r["name"], f"{r['value']:.3g}", r["unit"], spread, target, met)
+        table.add_row(r["name"], f"{r['value']:.4g}", r["unit"], spread, target, met)
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
@@ -368,18 +347,18 @@ def main() -> None:
         for dtype in args.dtype:
             model, again = (BlipVQA(args.model or folder, dtype=dtype, device_map=args.device) for _ in range(2))
             b, series = Bench(model, again._module), Series()
-            if wrong := [r["name"] for r in agreement(b, {}) if r["met"] is False]:
+            rows = agreement(b)
+            if wrong := [r["name"] for r in rows if r["met"] is False]:
                 sys.exit(f"{dtype}: nothing is timed, for {' and '.join(wrong)} is too large")
-            for number in range(-1, args.rounds):  # round -1 warms up
-                for name in list(TASKS) if number % 2 else reversed(TASKS):
-                    value = TASKS[name](b)
-                    if number >= 0:
-                        series.setdefault(name, []).append(value)
-            rows = [line for figure in FIGURES for line in figure(b, series)]
+            for task in TASKS.values():  # warms up
+                task(b)
+            for turn in range(args.rounds):
+                for name in reversed(TASKS) if turn % 2 else TASKS:
+                    series.setdefault(name, []).append(TASKS[name](b))
+            rows += [line for figure in FIGURES for line in figure(b, series)]
             count = sum(p.numel() for p in model._module.parameters()) / 1e6
-            what = args.model or f"{args.size} size, random weights"
-            how = f"{count:.0f} M parameters, {dtype}, {args.rounds} rounds, {settings['threads']} threads"
-            show(f"{what}, {how}", rows)
+            what = f"{args.model or args.size + ' size, random weights'}, {count:.0f} M parameters, {dtype}"
+            show(f"{what}, {args.rounds} rounds, {settings['threads']} threads", rows)
             written["dtypes"][dtype] = {"rows": rows, "series": series}
             args.json.parent.mkdir(parents=True, exist_ok=True)
             args.json.write_text(json.dumps(written, indent=2) + "\n")

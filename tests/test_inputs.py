@@ -123,7 +123,9 @@ def test_transparent_pixels_are_seen_as_transformers_sees_them(mode, pixels, rea
 
 def test_palette_pictures_show_their_colours_and_no_foreign_warning(pixels, tmp_path):
     picture = Image.fromarray(pixels).quantize(16)
-    shown = np.array(picture.getpalette()[:48]).reshape(16, 3)[np.asarray(picture)]
+    colours = picture.getpalette()
+    assert colours is not None
+    shown = np.array(colours[:48]).reshape(16, 3)[np.asarray(picture)]
     picture.save(tmp_path / "plain.png")
     picture.save(tmp_path / "alpha.png", transparency=bytes([255] * 16))
     with warnings.catch_warnings():

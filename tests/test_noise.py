@@ -1,7 +1,8 @@
 """Noise, against numpy and scipy."""
 
+import itertools
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -124,13 +125,21 @@ def test_neighbouring_elements_of_unit_noise_are_independent(name):
 
 @pytest.mark.parametrize("name", RANDOM)
 def test_unit_noise_is_fixed_by_seed_example_and_draw_and_any_of_them_changes_all_of_it(name):
-    noise, given = get_noise(name), {"seed": 7, "example": "0f3a", "draw": 2}
+    noise = get_noise(name)
+    given: dict[str, Any] = {"seed": 7, "example": "0f3a", "draw": 2}
     first = unit_noise(noise, SHAPE, **given)
     assert torch.equal(first, unit_noise(noise, SHAPE, **given))
     for change in ({"seed": 8}, {"seed": 2, "draw": 7}, {"example": "0f3b"}, {"draw": 3}, {"draw": 0}):
         other = unit_noise(noise, SHAPE, **{**given, **change})
         assert (first == other).float().mean() < 1e-3
         assert abs(np.corrcoef(first.numpy().ravel(), other.numpy().ravel())[0, 1]) < 4 / math.sqrt(COUNT)
+
+
+def test_no_two_of_many_seeds_examples_and_draws_share_their_noise():
+    noise = get_noise("multiplicative")
+    grid = list(itertools.product([0, 1, 2, 11, 12], ["0", "1", "2", "11", "ab"], [0, 1, 2, 11, 12]))
+    first = {tuple(unit_noise(noise, (1, 1, 4), *where).ravel().tolist()) for where in grid}
+    assert len(first) == len(grid)
 
 
 @pytest.mark.parametrize("name", RANDOM)

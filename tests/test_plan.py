@@ -1,6 +1,7 @@
 """Plans, against two independent executors: a list of rows, and a toy network run one cell at a time."""
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -35,7 +36,7 @@ def is_added(kind):
 
 def walk(plan, layers):
     """A list of rows, walked through the pass: for each the point of its birth and what was written into it."""
-    rows = [(None, [])]
+    rows: list[tuple[Any, list[Site]]] = [(None, [])]
     pending = dict(plan.steps)
     for point in points(layers):
         step = pending.pop(point, None)
@@ -63,7 +64,8 @@ def test_points_come_in_the_order_in_which_blip_computes_them():
 def test_every_cell_has_exactly_one_row_over_all_plans(task):
     cells, layers, max_rows = task
     plans = make_plans(cells, layers, max_rows)
-    assert sorted(index for plan in plans for index in plan.cells[1:]) == list(range(len(cells)))
+    rows = [index for plan in plans for index in plan.cells[1:]]
+    assert len(rows) == len(cells) and set(rows) == set(range(len(cells)))
     assert all(plan.cells[0] is None for plan in plans)
 
 
@@ -96,7 +98,7 @@ def test_a_row_is_born_at_the_last_state_of_the_stream_that_its_first_write_allo
     order = list(points(layers))
     for plan in make_plans(cells, layers, max_rows):
         for (birth, written), index in zip(walk(plan, layers)[1:], plan.cells[1:], strict=True):
-            wanted = [order.index((site.component, site.kind, site.layer)) for site in cells[index]]
+            wanted = [order.index(Point(site.component, site.kind, site.layer)) for site in cells[index]]
             first = min(wanted)
             at = order.index(birth)
             assert not is_added(birth.kind)
@@ -139,7 +141,7 @@ def reach(row, point):
 
 def alone(cell, layers):
     """The end of a run of one row with a cell restored."""
-    row = {}
+    row: dict[str, Any] = {}
     for point in points(layers):
         state = reach(row, point)
         for token in {site.token for site in cell if (site.component, site.kind, site.layer) == point}:
@@ -149,7 +151,7 @@ def alone(cell, layers):
 
 def together(plan, layers):
     """The ends of all rows of a plan. Only the state at hand can be given more rows, as in the engine."""
-    rows = [{}]
+    rows: list[dict[str, Any]] = [{}]
     for point in points(layers):
         states = {reach(row, point) for row in rows}
         (state,) = states
@@ -168,6 +170,24 @@ def test_a_plan_ends_as_each_cell_does_when_it_is_run_alone(task):
     for plan in make_plans(cells, layers, max_rows):
         ends = together(plan, layers)
         assert ends == [alone(() if index is None else cells[index], layers) for index in plan.cells]
+
+
+@given(tasks(), st.fixed_dictionaries({}, optional={component: st.integers(1, 6) for component in TEXT_COMPONENTS}))
+@settings(deadline=None)
+def test_rows_that_only_make_up_a_number_end_as_the_corrupted_run(task, least):
+    cells, layers, max_rows = task
+    for plan in make_plans(cells, layers, max_rows, least):
+        ends = together(plan, layers)
+        assert ends == [alone(() if index is None else cells[index], layers) for index in plan.cells]
+        births = [(point, plan.steps[point].births) for point in points(layers) if point in plan.steps]
+        for component in TEXT_COMPONENTS:
+            start = [*points(layers)].index(Point(component, INPUT, 0))
+            seen = 1 + sum(number for point, number in births if [*points(layers)].index(point) <= start)
+            assert seen >= least.get(component, 1)
+    without = make_plans(cells, layers, max_rows)
+    assert [plan.cells for plan in make_plans(cells, layers, max_rows, dict.fromkeys(least, 1))] == [
+        plan.cells for plan in without
+    ]
 
 
 @given(tasks())

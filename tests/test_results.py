@@ -147,10 +147,10 @@ def test_a_stored_result_opens_with_xarray_alone_to_the_same_numbers_and_attribu
         xr.testing.assert_identical(opened, tree)
         assert opened.attrs == ATTRS
         for node in tree.subtree:
+            stored = opened[node.path].data_vars
             for name, variable in node.data_vars.items():
-                stored = opened[node.path][name]
-                assert stored.dtype == variable.dtype
-                assert stored.values.tobytes() == variable.values.tobytes()  # bit for bit, NaN included
+                assert stored[name].dtype == variable.dtype
+                assert stored[name].values.tobytes() == variable.values.tobytes()  # bit for bit, NaN included
     xr.testing.assert_identical(open_result(str(path)).load(), tree)
 
 
@@ -257,7 +257,7 @@ def test_a_missing_result_is_named(tmp_path):
         lambda path: (path.mkdir(), (path / "zarr.json").write_text("[]")),
         lambda path: (path.mkdir(), (path / ".zgroup").write_text("nonsense")),
         lambda path: zarr.open_group(path, mode="w"),
-        lambda path: zarr.save_array(path, np.zeros(3)),
+        lambda path: zarr.create_array(path, shape=(3,), dtype="f4"),
         lambda path: xr.Dataset({"x": ("y", [1, 2])}).to_zarr(path, zarr_format=2),
     ],
     ids=["empty folder", "text file", "cut metadata", "other metadata", "no JSON", "empty group", "array", "data set"],
