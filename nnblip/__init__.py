@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nnblip import effects, noise, plot, results, sites
+    from nnblip import demo, effects, noise, plot, results, sites
     from nnblip.effects import gamma, indirect_effect, relevance, total_effect
     from nnblip.errors import NnblipError, NnblipWarning
     from nnblip.inputs import Example
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nnblip.sites import Site
     from nnblip.trace import causal_trace
 
-_MODULES = ("effects", "noise", "plot", "results", "sites")
+_MODULES = ("demo", "effects", "noise", "plot", "results", "sites")
 _NAMES = {
     "BlipVQA": "model",
     "Example": "inputs",
@@ -32,7 +32,7 @@ _NAMES = {
     "total_effect": "effects",
 }
 __all__ = [
-    "BlipVQA", "Example", "NnblipError", "NnblipWarning", "Site", "causal_trace", "effects", "gamma",
+    "BlipVQA", "Example", "NnblipError", "NnblipWarning", "Site", "causal_trace", "demo", "effects", "gamma",
     "indirect_effect", "noise", "plot", "relevance", "results", "sites", "total_effect",
 ]  # fmt: skip
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
@@ -150,13 +151,13 @@ def encode(processor: Any, image: Any, question: str, max_tokens: int) -> Encode
     if not isinstance(question, str) or not question.strip():
         raise InputError(f"question {question!r}: expected a text with at least one word")
     picture = load_image(image)
-    ids = processor.tokenizer(question, return_tensors="pt", truncation=False, verbose=False).input_ids
-    if ids.shape[1] > max_tokens:
+    ids = processor.tokenizer(question, truncation=False, verbose=False).input_ids
+    if len(ids) > max_tokens:
         raise InputError(
-            f"question of {ids.shape[1]} tokens ({question[:60]!r}...): this model takes at most {max_tokens};"
+            f"question of {len(ids)} tokens ({question[:60]!r}...): this model takes at most {max_tokens};"
             " shorten it, nothing is ever cut off silently"
         )
-    tokens = tuple(processor.tokenizer.convert_ids_to_tokens(ids[0]))
+    tokens = tuple(processor.tokenizer.convert_ids_to_tokens(ids))
     unknown = processor.tokenizer.unk_token
     if unknown in tokens:
         warnings.warn(
@@ -167,7 +168,7 @@ def encode(processor: Any, image: Any, question: str, max_tokens: int) -> Encode
     pixels = processor.image_processor(picture, return_tensors="pt").pixel_values
     content = hashlib.blake2b(np.asarray(picture).tobytes(), digest_size=16)
     content.update(f"{picture.size}/{question}".encode())
-    return Encoded(pixels, ids, tokens, content.hexdigest(), question)
+    return Encoded(pixels, torch.tensor([ids]), tokens, content.hexdigest(), question)
 
 
 def answer_ids(processor: Any, answer: str, max_tokens: int) -> list[int]:

@@ -103,6 +103,7 @@ class BlipVQA(HuggingFaceModel):
         self._prove_names()
 
     def _load(self, repo_id: str, *args: Any, **load: Any) -> torch.nn.Module:
+        from safetensors import SafetensorError
         from transformers import AutoConfig, AutoTokenizer, BlipForQuestionAnswering, BlipProcessor
         from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
@@ -125,7 +126,7 @@ class BlipVQA(HuggingFaceModel):
                 module, info = BlipForQuestionAnswering.from_pretrained(
                     repo_id, config=config, use_safetensors=True, output_loading_info=True, **{**load, **where}
                 )
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise ModelError(f"model {repo_id!r}: its weights cannot be loaded ({_first_line(error)})") from error
         if lacking := sorted([*map(str, info["missing_keys"]), *map(str, info["mismatched_keys"])]):
             raise ModelError(

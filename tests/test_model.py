@@ -107,8 +107,8 @@ def test_trace_takes_an_image_and_a_question(model):
     image, question, truth = visible(model)
     with torch.no_grad(), model.trace(image, question):
         embeds = model.image_encoder.output.last_hidden_state.save()
-        state = model.question_encoder.layer[2].output.save()
         out = model.question_encoder.layer[2].add_norm.dense.output.save()
+        state = model.question_encoder.layer[2].output.save()
         logits = model.text_decoder.output.logits.save()
     assert torch.equal(embeds, truth.embeds)
     torch.testing.assert_close(state, truth.states["question_encoder", "block", 2])
