@@ -179,7 +179,9 @@ def _print_trace(tree: xr.DataTree, image: str, shown: float) -> None:
     console.print(f"[bold]{tree.question.item()}[/bold]  ({image})", soft_wrap=True)
     console.print(f"Answer: [bold]{tree.answer.item()}[/bold], probability {clean:.4f} clean\n")
 
-    ladder = Table("ν", "corrupted", "total effect", "best restored", "Γ question encoder", "Γ answer decoder", box=None)
+    ladder = Table(
+        "ν", "corrupted", "total effect", "best restored", "Γ question encoder", "Γ answer decoder", box=None
+    )
     gamma = effects.gamma(tree).mean(("example", "draw")).isel(kind=0)
     for nu in tree.nu.values:
         corrupted = float(tree["corrupted"].probability.sel(nu=nu).mean())

@@ -171,7 +171,9 @@ class CorruptedRun(_Run):
         restore: Site | Iterable[Site] | None,
     ) -> None:
         if not isinstance(clean, CleanRun):
-            raise NnblipError(f"clean is a {type(clean).__name__}: expected what `with model.clean(...) as clean:` gave")
+            raise NnblipError(
+                f"clean is a {type(clean).__name__}: expected what `with model.clean(...) as clean:` gave"
+            )
         if clean._model is not model:
             raise NnblipError("clean is of another model: its states mean nothing here; run model.clean on this one")
         clean.outcome  # noqa: B018 - raises if the clean block has not run
@@ -242,5 +244,3 @@ def write_clean(model: BlipVQA, point: Point, plan: Plan, clean: States) -> None
         source = clean[point.component, point.kind, point.layer].to(state)
         state[step.rows, step.tokens] = source[0, step.tokens]
         model.write_state(*point, state)
-
-

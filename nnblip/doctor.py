@@ -34,7 +34,11 @@ def examine(say: Callable[[str], None]) -> bool:
         return False
     well = effect > 0.1 and difference < TOLERANCE
     say(f"self-check: total effect {effect:.3f} (at least 0.1), largest difference to plain hooks {difference:.1e}")
-    say("all is well" if well else f"FAILED: the map differs from plain hooks by more than {TOLERANCE:g}, or shows nothing")
+    say(
+        "all is well"
+        if well
+        else f"FAILED: the map differs from plain hooks by more than {TOLERANCE:g}, or shows nothing"
+    )
     return well
 
 

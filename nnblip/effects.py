@@ -310,9 +310,7 @@ def choose(tree: xr.DataTree, dim: str, label: object = None) -> xr.DataTree:
     listed += f" and {len(have) - 10} more" if len(have) > 10 else ""
     if label is None:
         if len(have) != 1:
-            raise NnblipError(
-                f"the result has {len(have)} values of {dim}: {listed}. Choose one with {dim}=."
-            )
+            raise NnblipError(f"the result has {len(have)} values of {dim}: {listed}. Choose one with {dim}=.")
         at = 0
     else:
         matches = [i for i, value in enumerate(have) if _same(value, label)]
@@ -326,19 +324,13 @@ def choose(tree: xr.DataTree, dim: str, label: object = None) -> xr.DataTree:
 
 def _same(value: object, label: object) -> bool:
     if isinstance(value, float):
-        return isinstance(label, (int, float, np.number)) and bool(
-            np.isclose(value, float(label), rtol=1e-6, atol=0)
-        )
+        return isinstance(label, (int, float, np.number)) and bool(np.isclose(value, float(label), rtol=1e-6, atol=0))
     return str(value) == str(label)
 
 
 def _nearest(label: object, have: list[Any]) -> Any:
     if isinstance(have[0], float):
-        return (
-            min(have, key=lambda value: abs(value - float(label)))
-            if isinstance(label, (int, float))
-            else None
-        )
+        return min(have, key=lambda value: abs(value - float(label))) if isinstance(label, (int, float)) else None
     near = difflib.get_close_matches(str(label), [str(value) for value in have], n=1, cutoff=0.5)
     return near[0] if near else None
 
@@ -346,9 +338,7 @@ def _nearest(label: object, have: list[Any]) -> Any:
 def _root(tree: xr.DataTree) -> xr.Dataset:
     """The coordinates and attributes of the root, without variables."""
     if not isinstance(tree, xr.DataTree):
-        raise NnblipError(
-            f"expected a result of causal_trace, an xarray.DataTree, not {type(tree).__name__}."
-        )
+        raise NnblipError(f"expected a result of causal_trace, an xarray.DataTree, not {type(tree).__name__}.")
     root = tree.to_dataset()
     return root.drop_vars(list(root.data_vars))
 
@@ -384,13 +374,9 @@ def _node(tree: xr.DataTree, name: str) -> xr.Dataset:
 def _maps(tree: xr.DataTree) -> dict[str, xr.Dataset]:
     """The restored nodes that have layers and tokens."""
     nodes = restored(tree)
-    maps = {
-        name: node for name, node in nodes.items() if {"kind", "layer", "token"} <= set(node.probability.dims)
-    }
+    maps = {name: node for name, node in nodes.items() if {"kind", "layer", "token"} <= set(node.probability.dims)}
     if not maps:
-        found = "; ".join(
-            f"/{name} ({', '.join(map(str, node.probability.dims))})" for name, node in nodes.items()
-        )
+        found = "; ".join(f"/{name} ({', '.join(map(str, node.probability.dims))})" for name, node in nodes.items())
         raise NnblipError(f"no restored node has the dimensions kind, layer and token; found {found}.")
     return maps
 
@@ -420,9 +406,7 @@ def _positive(threshold: float) -> None:
         raise NnblipError(f"threshold is {threshold!r}: expected a positive number such as {THRESHOLD}.")
 
 
-def _difference(
-    a: xr.Dataset, b: xr.Dataset, effect: str, nodes: str, attrs: Mapping[str, Any]
-) -> xr.Dataset:
+def _difference(a: xr.Dataset, b: xr.Dataset, effect: str, nodes: str, attrs: Mapping[str, Any]) -> xr.Dataset:
     """`a - b` for each variable, with the coordinates of both, those of `a` first.
 
     Labels must agree exactly: xarray would silently drop those that do not.

@@ -116,7 +116,9 @@ def _share_keys(attention: Any) -> None:
     (hidden, *_), options = attention.inputs
     states = options["encoder_hidden_states"]
     heads = attention.num_attention_heads
-    query, key, value = (_split(x, heads) for x in (attention.query(hidden), attention.key(states), attention.value(states)))
+    query, key, value = (
+        _split(x, heads) for x in (attention.query(hidden), attention.key(states), attention.value(states))
+    )
     own = len(key) if len(key) > 1 else 0  # rows with keys of their own
     parts = []
     if own:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Iterable
 
 
@@ -36,5 +37,16 @@ def one_of(given: object, allowed: Iterable[str], what: str, error: type[NnblipE
     if given in names:
         return str(given)
     near = difflib.get_close_matches(str(given), names, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = f"; did you mean {near[0]!r}?" if near else "."
     raise error(f"{what} {given!r} is unknown{hint} Expected one of: {', '.join(names)}.")
+
+
+def whole(value: object, what: str, least: int, error: type[NnblipError] = NnblipError, where: str = "") -> int:
+    """`value` as an int, if it is a whole number of at least `least` (NumPy's count too, bool does not)."""
+    try:
+        number = least - 1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = least - 1
+    if number < least:
+        raise error(f"{what} {value!r}{where}: expected a whole number of at least {least}")
+    return number

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from nnblip.errors import InputError, NnblipWarning
@@ -90,14 +90,19 @@ def load_image(image: Any) -> Image.Image:
         InputError: for a missing, truncated, empty, non-image or absurdly large file, or
             an array of another shape or range.
     """
-    name = f"image {str(image)!r}" if isinstance(image, str | Path) else f"the {type(image).__name__} given as image"
+    given = f"image {str(image)!r:.200}"
+    name = given if isinstance(image, str | Path) else f"the {type(image).__name__} given as image"
     if isinstance(image, np.ndarray):
         image = _from_array(image)
     elif isinstance(image, str | Path):
         path = Path(image)
-        if not path.is_file():
+        try:
+            size = path.stat().st_size if path.is_file() else None
+        except OSError:  # a name longer than names can be
+            size = None
+        if size is None:
             raise InputError(f"{name}: there is no such file")
-        if path.stat().st_size == 0:
+        if size == 0:
             raise InputError(f"{name}: the file is empty")
         try:
             with warnings.catch_warnings():
@@ -105,7 +110,7 @@ def load_image(image: Any) -> Image.Image:
                 image = Image.open(path)
         except Image.DecompressionBombError as error:
             raise InputError(f"{name}: too large, more than {MAX_PIXELS:,} pixels") from error
-        except (UnidentifiedImageError, OSError) as error:
+        except Exception as error:  # Pillow's readers raise whatever they stumble on
             raise InputError(f"{name}: not an image that Pillow can read ({error})") from error
     elif not isinstance(image, Image.Image):
         raise InputError(f"{name}: expected a path, a PIL image or an array")
@@ -115,9 +120,24 @@ def load_image(image: Any) -> Image.Image:
     if width * height > MAX_PIXELS:
         raise InputError(f"{name}: {width} x {height} is too large, at most {MAX_PIXELS:,} pixels")
     try:
-        return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError, SyntaxError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _rgb(ImageOps.exif_transpose(image))
+    except InputError:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever they stumble on
         raise InputError(f"{name}: damaged, it cannot be decoded ({error})") from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):  # convert() would clip at 255
+        return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        return _from_array(np.asarray(image)).convert("RGB")
+    if "A" in image.getbands() or "transparency" in image.info:  # on white, as transformers has it
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -151,7 +171,9 @@ def encode(processor: Any, image: Any, question: str, max_tokens: int) -> Encode
     if not isinstance(question, str) or not question.strip():
         raise InputError(f"question {question!r}: expected a text with at least one word")
     picture = load_image(image)
-    ids = processor.tokenizer(question, truncation=False, verbose=False).input_ids
+    ids = _ids(processor.tokenizer, "question", question, add_special_tokens=True)
+    if len(ids) <= 2:
+        raise InputError(f"question {question!r}: expected a text with at least one word")
     if len(ids) > max_tokens:
         raise InputError(
             f"question of {len(ids)} tokens ({question[:60]!r}...): this model takes at most {max_tokens};"
@@ -171,6 +193,16 @@ def encode(processor: Any, image: Any, question: str, max_tokens: int) -> Encode
     return Encoded(pixels, torch.tensor([ids]), tokens, content.hexdigest(), question)
 
 
+def _ids(tokenizer: Any, what: str, text: str, add_special_tokens: bool) -> list[int]:
+    try:
+        ids: list[int] = tokenizer(
+            text, add_special_tokens=add_special_tokens, truncation=False, verbose=False
+        ).input_ids
+    except TypeError as error:
+        raise InputError(f"{what} {text!r:.200}: not a text that can be tokenized ({error})") from error
+    return ids
+
+
 def answer_ids(processor: Any, answer: str, max_tokens: int) -> list[int]:
     """The tokens of an answer, without [DEC] and [SEP].
 
@@ -180,7 +212,9 @@ def answer_ids(processor: Any, answer: str, max_tokens: int) -> list[int]:
     if not isinstance(answer, str) or not answer.strip():
         raise InputError(f"answer {answer!r}: expected a text with at least one word")
     tokenizer = processor.tokenizer
-    ids: list[int] = tokenizer(answer, add_special_tokens=False, verbose=False).input_ids
+    ids = _ids(tokenizer, "answer", answer, add_special_tokens=False)
+    if not ids or {*ids} & {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}:
+        raise InputError(f"answer {answer!r}: expected words, without special tokens")
     if tokenizer.unk_token_id in ids:
         read = " ".join(tokenizer.convert_ids_to_tokens(ids))
         raise InputError(f"answer {answer!r}: this model's vocabulary lacks a word of it (it reads {read!r})")

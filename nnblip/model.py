@@ -277,7 +277,9 @@ class BlipVQA(HuggingFaceModel):
         states = self._module.text_encoder(input_ids=ids, encoder_hidden_states=image_embeds).last_hidden_state
         said = self.decode(states, [])
         if not said and not empty:
-            raise InputError(f"the model answers nothing to {encoded.question!r} ([SEP] at once): give an answer to trace")
+            raise InputError(
+                f"the model answers nothing to {encoded.question!r} ([SEP] at once): give an answer to trace"
+            )
         return said
 
     @torch.no_grad()

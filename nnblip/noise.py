@@ -86,7 +86,11 @@ class Scale:
     name: ClassVar[str] = "scale"
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.factor) and self.factor > 0):
+        try:
+            fits = math.isfinite(self.factor) and self.factor > 0
+        except (TypeError, OverflowError):
+            fits = False
+        if not fits:
             raise NnblipError(f"scale factor {self.factor!r}: expected a number above 0")
 
     def unit(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
@@ -109,7 +113,9 @@ def get_noise(noise: str | Noise) -> Noise:
         kind: Noise = NOISES[one_of(noise, NOISES, "noise")]()
         return kind
     if isinstance(noise, type) or not isinstance(noise, Noise):
-        raise NnblipError(f"noise {noise!r}: expected one of {', '.join(NOISES)}, or an object like nnblip.noise.Scale()")
+        raise NnblipError(
+            f"noise {noise!r}: expected one of {', '.join(NOISES)}, or an object like nnblip.noise.Scale()"
+        )
     return noise
 
 
@@ -120,15 +126,17 @@ def check_nu(nu: object) -> float:
         NnblipError: if it is not a finite number of at least 0.
     """
     try:
-        value = float(nu)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        value = math.nan if isinstance(nu, bool | np.bool_ | str | bytes) else float(nu)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
         value = math.nan
-    if isinstance(nu, bool) or not math.isfinite(value) or value < 0:
+    if not math.isfinite(value) or value < 0:
         raise NnblipError(f"nu {nu!r}: expected a number of at least 0 (the paper uses 5)")
     return value
 
 
-def unit_noise(noise: Noise, shape: tuple[int, ...], seed: int, example: str, draw: int) -> Float[Tensor, "1 patch hidden"]:
+def unit_noise(
+    noise: Noise, shape: tuple[int, ...], seed: int, example: str, draw: int
+) -> Float[Tensor, "1 patch hidden"]:
     """The unit noise of one draw, on the CPU in float32, whatever the model's device and dtype.
 
     Args:
@@ -144,6 +152,8 @@ def unit_noise(noise: Noise, shape: tuple[int, ...], seed: int, example: str, dr
     return torch.from_numpy(noise.unit(shape, rng))
 
 
-def corrupt(noise: Noise, embeds: Float[Tensor, "1 patch hidden"], unit: Tensor, nu: float) -> Float[Tensor, "1 patch hidden"]:
+def corrupt(
+    noise: Noise, embeds: Float[Tensor, "1 patch hidden"], unit: Tensor, nu: float
+) -> Float[Tensor, "1 patch hidden"]:
     """The damaged embeddings in the dtype and on the device of `embeds`, computed in float32."""
     return noise.apply(embeds.float(), unit.to(embeds.device), nu).to(embeds.dtype)

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from nnblip.errors import NnblipError
+from nnblip.errors import whole
 from nnblip.sites import KINDS, TEXT_COMPONENTS, Cell, Site
 
 INPUT = "input"
@@ -93,8 +93,8 @@ def make_plans(
     Raises:
         NnblipError: if `max_rows` leaves no room for a cell.
     """
-    if max_rows is not None and (isinstance(max_rows, bool) or not isinstance(max_rows, int) or max_rows < 2):
-        raise NnblipError(f"max_rows {max_rows!r}: expected a whole number of at least 2 (the corrupted row and one more)")
+    if max_rows is not None:
+        max_rows = whole(max_rows, "max_rows", 2)
     order = {point: number for number, point in enumerate(points(layers))}
     born = [min((birth_point(site) for site in cell), key=order.__getitem__) for cell in cells]
     queue = sorted(range(len(cells)), key=lambda index: order[born[index]])

@@ -21,7 +21,9 @@ def code() -> dict[str, str]:
     if (here.parent / ".git").exists():
         try:
             ask = ["git", "-C", str(here.parent)]
-            commit = subprocess.run([*ask, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+            commit = subprocess.run(
+                [*ask, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+            ).stdout.strip()
             changed = subprocess.run([*ask, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
             commit += "+" if changed.strip() else ""
         except (OSError, subprocess.CalledProcessError):

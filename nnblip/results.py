@@ -5,7 +5,7 @@ One `xarray.DataTree`; in every node the same three variables. Knows xarray, not
 
 from __future__ import annotations
 
-import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +46,9 @@ class Traced:
     restored: Mapping[str, np.ndarray]
 
 
-def build(traced: Sequence[Traced], nu: Sequence[float], draws: int, kinds: Sequence[str], attrs: dict[str, Any]) -> xr.DataTree:
+def build(
+    traced: Sequence[Traced], nu: Sequence[float], draws: int, kinds: Sequence[str], attrs: dict[str, Any]
+) -> xr.DataTree:
     """The tree of the design from the numbers of each example; short questions are padded with NaN."""
     ids = [one.id for one in traced]
     root = xr.Dataset(
@@ -91,7 +93,8 @@ def check(tree: xr.DataTree) -> xr.DataTree:
     Raises:
         ResultError: naming the node, variable or dimension that is missing.
     """
-    for node, dims in DIMS.items():
+    components = {node: COMPONENT_DIMS for node in tree.children if node in ("question_encoder", "answer_decoder")}
+    for node, dims in (DIMS | components).items():
         if node not in tree.children:
             raise ResultError(f"result has no node /{node}; it has: {', '.join(tree.children) or 'none'}")
         for name in VARIABLES:
@@ -112,13 +115,17 @@ def save(tree: xr.DataTree, path: str | Path, overwrite: bool = False) -> Path:
     path = Path(path)
     if path.suffix != ".zarr":
         raise ResultError(f"result {str(path)!r}: expected a name that ends in .zarr")
-    if path.exists():
-        if not overwrite:
-            raise ResultError(f"{str(path)!r} exists already: choose another name, or say overwrite")
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
     try:
+        if path.exists() and not overwrite:
+            raise ResultError(f"{str(path)!r} exists already: choose another name, or say overwrite")
         path.parent.mkdir(parents=True, exist_ok=True)
-        tree.to_zarr(path, consolidated=False)
+        # complete beside it first: the old result may be what `tree` still reads from
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem[:20]}-") as fresh:
+            # version 2 of the format: version 3 has no stable texts and no consolidated metadata yet
+            tree.to_zarr(Path(fresh, "new.zarr"), zarr_format=2)
+            if path.exists():
+                path.rename(Path(fresh, "old.zarr"))
+            Path(fresh, "new.zarr").rename(path)
     except OSError as error:
         raise ResultError(f"{str(path)!r} cannot be written: {error}") from error
     return path
@@ -130,12 +137,15 @@ def open_result(path: str | Path) -> xr.DataTree:
     Raises:
         ResultError: if there is none, or it does not follow the schema.
     """
-    if not Path(path).exists():
+    try:
+        there = Path(path).exists()
+    except OSError:  # a name longer than names can be
+        there = False
+    if not there:
         raise ResultError(f"result {str(path)!r}: there is nothing there")
     try:
-        tree = xr.open_datatree(path)
-    except (OSError, ValueError, KeyError) as error:
-        if isinstance(error, NnblipError):
-            raise
+        return check(xr.open_datatree(path))
+    except NnblipError as error:
+        raise ResultError(f"result {str(path)!r}: {error}") from error
+    except Exception as error:
         raise ResultError(f"result {str(path)!r} cannot be opened: {error}") from error
-    return check(tree)

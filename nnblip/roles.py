@@ -27,7 +27,8 @@ FUNCTION_WORDS = frozenset(
     """a an the this that these those of in on at by to from with without for into onto under over above below
     behind beside near next between around and or not no is are was were be been being do does did has have had
     can could will would should may might must there here it its he she they them his her their you your i we
-    our any some all than as""".split()
+    our any some all than as about across against along am among before after during down him inside me off out
+    outside past through toward up us s""".split()
 )
 
 

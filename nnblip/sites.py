@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from nnblip.errors import SiteError, one_of
+from nnblip.errors import SiteError, one_of, whole
 
 COMPONENTS = ("image_encoder", "question_encoder", "answer_decoder")
 #: The components that the text layers make up, in the order in which they run.
@@ -45,9 +45,8 @@ class Site:
         one_of(self.component, COMPONENTS, "component", SiteError)
         one_of(self.kind, KINDS, "kind", SiteError)
         for name in ("layer", "token"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise SiteError(f"{name} {value!r} of {self.component}: expected a whole number, counted from 0")
+            value = whole(getattr(self, name), name, 0, SiteError, f" of {self.component}")
+            object.__setattr__(self, name, value)
 
     def __str__(self) -> str:
         return f"{self.component} {self.kind} layer {self.layer} token {self.token}"
@@ -88,7 +87,7 @@ def as_cell(given: Site | Iterable[Site]) -> Cell:
     Raises:
         SiteError: if it is empty or holds something other than a `Site`.
     """
-    cell = (given,) if isinstance(given, Site) else tuple(given)
+    cell = tuple(given) if isinstance(given, Iterable) else (given,)
     if not cell:
         raise SiteError("an empty set of sites restores nothing: give at least one nnblip.Site")
     for site in cell:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from nnblip import engine, provenance, results
-from nnblip.errors import NnblipError, SiteError, one_of
+from nnblip.errors import NnblipError, SiteError, one_of, whole
 from nnblip.inputs import Example, answer_tokens
 from nnblip.noise import Noise, check_nu, corrupt, get_noise, unit_noise
 from nnblip.outcome import Outcome, outcome_of, rival_of
@@ -64,13 +63,15 @@ def causal_trace(
         NnblipError: for a bad setting or example, with its number.
     """
     ladder = _ladder(nu)
-    draws = _whole(draws, "draws", 1)
-    seed = _whole(seed, "seed", 0)
+    draws = whole(draws, "draws", 1)
+    seed = whole(seed, "seed", 0)
     kind_of_noise = get_noise(noise)
     kinds = _names(kinds, KINDS, "kind")
     components = _names(components, TEXT_COMPONENTS, "component")
     given = [Example.of(example) for example in _several(examples)]
-    passes = tqdm(total=len(given) * draws * len(ladder), unit="pass", disable=None if progress is None else not progress)
+    passes = tqdm(
+        total=len(given) * draws * len(ladder), unit="pass", disable=None if progress is None else not progress
+    )
     traced: list[results.Traced] = []
     with passes:
         for number, example in enumerate(given):
@@ -136,13 +137,17 @@ def trace_example(
             "answer": model.text(answer_ids),
             "predicted": model.text(predicted),
             "question_type": example.question_type or "",
-            "image": example.image if isinstance(example.image, str) else str(getattr(example.image, "filename", "") or ""),
+            "image": example.image
+            if isinstance(example.image, str)
+            else str(getattr(example.image, "filename", "") or ""),
         },
         tokens=tokens,
         roles=named,
         clean=_stack(outcome_of(logits, answer_ids, rival))[:, 0],
         corrupted=corrupted,
-        restored={c: part.reshape(3, len(ladder), draws, *shapes[c]) for c, part in zip(components, parts, strict=True)},
+        restored={
+            c: part.reshape(3, len(ladder), draws, *shapes[c]) for c, part in zip(components, parts, strict=True)
+        },
     )
 
 
@@ -170,16 +175,6 @@ def _ladder(nu: float | Sequence[float]) -> list[float]:
     return ladder
 
 
-def _whole(value: Any, name: str, least: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if isinstance(value, bool) or number < least:
-        raise NnblipError(f"{name} {value!r}: expected a whole number of at least {least}")
-    return number
-
-
 def _names(given: Sequence[str], allowed: Sequence[str], what: str) -> tuple[str, ...]:
     names = (given,) if isinstance(given, str) else tuple(given)
     for name in names:
@@ -194,6 +189,8 @@ def _distinct(traced: list[results.Traced]) -> list[results.Traced]:
     seen: set[str] = set()
     for one in traced:
         if one.id in seen:
-            raise NnblipError(f"two examples have the id {one.id!r}: the same image and question twice, or ids that repeat")
+            raise NnblipError(
+                f"two examples have the id {one.id!r}: the same image and question twice, or ids that repeat"
+            )
         seen.add(one.id)
     return traced

@@ -58,7 +58,9 @@ def build_processor(words: list[str]) -> Any:
     from transformers import BertTokenizer, BlipProcessor
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-    tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(words)}, model_max_length=32, extra_special_tokens=["[DEC]", "[ENC]"])
+    tokenizer = BertTokenizer(
+        vocab={word: i for i, word in enumerate(words)}, model_max_length=32, extra_special_tokens=["[DEC]", "[ENC]"]
+    )
     side = {"height": scenes.SIZE, "width": scenes.SIZE}
     images = BlipImageProcessorPil(size=side, image_mean=MEAN.flatten().tolist(), image_std=STD.flatten().tolist())
     return BlipProcessor(images, tokenizer)

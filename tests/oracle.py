@@ -67,12 +67,9 @@ def image_embeds(module, pixel_values):
 def decode(module, image_embeds, input_ids, decoder_ids):
     """Logits (1, n, vocab) at each of the n tokens the answer decoder is given."""
     assert image_embeds.shape[0] == 1 and input_ids.shape[0] == 1, (
-        f"one row at a time: image_embeds {tuple(image_embeds.shape)}, "
-        f"input_ids {tuple(input_ids.shape)}"
+        f"one row at a time: image_embeds {tuple(image_embeds.shape)}, input_ids {tuple(input_ids.shape)}"
     )
-    question = module.text_encoder(
-        input_ids=input_ids, encoder_hidden_states=image_embeds
-    ).last_hidden_state
+    question = module.text_encoder(input_ids=input_ids, encoder_hidden_states=image_embeds).last_hidden_state
     return module.text_decoder(
         input_ids=torch.tensor([decoder_ids], device=input_ids.device),
         encoder_hidden_states=question,
@@ -132,9 +129,7 @@ def outcome(logits, answer_ids, rival):
     log_probabilities = logits.log_softmax(-1)
     log_probability = sum(log_probabilities[i, t] for i, t in enumerate(answer_ids))
     difference = logits[0, answer_ids[0]] - logits[0, rival]
-    return Outcome(
-        float(log_probability.exp()), float(log_probability), float(difference)
-    )
+    return Outcome(float(log_probability.exp()), float(log_probability), float(difference))
 
 
 # --- Reading and writing states ------------------------------------------------------
@@ -214,6 +209,4 @@ def restored(module, noisy_embeds, input_ids, answer_ids, rival, clean_states, s
 def noising(module, clean_embeds, input_ids, answer_ids, rival, noisy_states, sites):
     """The reverse: a clean run with the states at `sites` set to their corrupted
     values, from `states(module, noisy_embeds, ...)`."""
-    return restored(
-        module, clean_embeds, input_ids, answer_ids, rival, noisy_states, sites
-    )
+    return restored(module, clean_embeds, input_ids, answer_ids, rival, noisy_states, sites)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import oracle
 import torch
 
-import oracle
 from nnblip.datasets import scenes
 from nnblip.noise import unit_noise
 
@@ -43,9 +43,7 @@ class Truth:
         return self.embeds * (1 + nu * unit)
 
     def restored(self, noisy: torch.Tensor, *sites: Any) -> oracle.Outcome:
-        return oracle.restored(
-            self.module, noisy, self.ids, self.answer, self.rival, self.states, list(sites)
-        )
+        return oracle.restored(self.module, noisy, self.ids, self.answer, self.rival, self.states, list(sites))
 
 
 def visible(model: Any, nu: float = 5.0, kind: str = "color", start: int = 0) -> tuple[Any, str, Truth]:

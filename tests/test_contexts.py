@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import oracle
 import pytest
 import torch
 from scenes_helper import VISIBLE, Truth, question_of, visible
 
 import nnblip
-import oracle
 from nnblip.errors import SiteError
 from nnblip.sites import KINDS, TEXT_COMPONENTS, Site
 

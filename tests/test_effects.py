@@ -188,9 +188,7 @@ def test_attributes_and_coordinates_are_kept(function):
     assert result.attrs == tree.attrs
     assert set(result.coords) == set(tree.coords)
     assert list(result.question.values) == list(tree.question.values)
-    nodes = {"question_encoder", "answer_decoder"} | (
-        {"corrupted"} if function is effects.total_effect else set()
-    )
+    nodes = {"question_encoder", "answer_decoder"} | ({"corrupted"} if function is effects.total_effect else set())
     assert set(result.children) == nodes
     for name, node in result.children.items():
         assert node.attrs == {"about": "a node"}
@@ -232,9 +230,7 @@ def test_coordinates_without_their_own_dimension_in_the_data_are_kept():
 def test_heads_are_restored_nodes_with_one_more_dimension():
     tree = random_tree(**SMALL, kinds=("block",))
     node = tree["question_encoder"].to_dataset(inherit=False)
-    heads = (
-        node.expand_dims(head=2, axis=5).assign_coords(head=[0, 1], kind=["attention_head"]).copy(deep=True)
-    )
+    heads = node.expand_dims(head=2, axis=5).assign_coords(head=[0, 1], kind=["attention_head"]).copy(deep=True)
     heads["probability"].values[:, :, :, 0, 2, 1, 3] = 2.0
     tree["question_encoder_heads"] = xr.DataTree(heads)
     result = effects.gamma(tree)
@@ -324,9 +320,7 @@ def test_a_missing_variable_is_named():
 def test_a_result_without_restored_nodes(function):
     tree = random_tree(**SMALL).filter(lambda node: node.name in (None, "clean", "corrupted"))
     assert set(effects.total_effect(tree).children) == {"corrupted"}
-    with pytest.raises(
-        NnblipError, match="no restored node; expected at least one such as /question_encoder"
-    ):
+    with pytest.raises(NnblipError, match="no restored node; expected at least one such as /question_encoder"):
         function(tree)
 
 

@@ -22,5 +22,7 @@ def test_the_wheel_carries_the_small_model_and_works(tmp_path):
     weights = tmp_path / "site" / "nnblip" / "demo" / "model" / "model.safetensors"
     assert 1e6 < weights.stat().st_size <= 10e6
     code = "import nnblip, sys; print(nnblip.__file__); sys.exit(nnblip.BlipVQA().name != 'nnblip-demo')"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "site", capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path / "site", capture_output=True, text=True, check=True
+    )
     assert str(tmp_path) in done.stdout

@@ -155,9 +155,7 @@ def test_undefined_relevance_is_said():
 def test_partly_undefined_relevance_is_said():
     tree = random_tree(layers=3, draws=4)
     tree["corrupted"]["probability"].values[0, 1, :3] = 0.99
-    assert "defined in 1 of 4 draws" in texts(
-        render(plot.heatmap(tree, "question_encoder", value="relevance", **ONE))
-    )
+    assert "defined in 1 of 4 draws" in texts(render(plot.heatmap(tree, "question_encoder", value="relevance", **ONE)))
 
 
 def test_states_without_a_value_are_grey_and_said():

@@ -31,7 +31,12 @@ def stranger(tmp_path):
     (cache / "refs").mkdir()
     (cache / "refs" / "main").write_text("0123abcd")
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    changes = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1", "PATH": programs, "VIRTUAL_ENV": sys.prefix}
+    changes = {
+        "HF_HUB_CACHE": str(tmp_path / "hub"),
+        "HF_HUB_OFFLINE": "1",
+        "PATH": programs,
+        "VIRTUAL_ENV": sys.prefix,
+    }
     return tmp_path, os.environ | changes
 
 

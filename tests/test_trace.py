@@ -255,7 +255,7 @@ def test_bad_examples_are_refused(model, examples):
 
 def test_a_bad_example_is_named_by_its_number(model, tmp_path):
     good = question_of(0, "number")
-    with pytest.raises(nnblip.NnblipError, match="example 1: image .*missing.png"):
+    with pytest.raises(nnblip.NnblipError, match=r"example 1: image .*missing\.png"):
         nnblip.causal_trace(model, [good, (tmp_path / "missing.png", "what is this")], **GOOD)
 
 

@@ -13,7 +13,7 @@ from nnblip import demo
 
 
 def test_padding_changes_the_answer_in_transformers(model):
-    """Fact 1 of the design: the answer decoder attends to padded question tokens. If mended, padding could be allowed."""
+    """Fact 1 of the design: the answer decoder attends to padded question tokens."""
     _, _, truth = visible(model)
     padded = torch.cat([truth.ids, torch.zeros(1, 4, dtype=torch.long)], 1)
     start = torch.tensor([[model.config.text_config.bos_token_id]])

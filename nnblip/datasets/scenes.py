@@ -149,7 +149,7 @@ def questions(scene: Scene) -> list[SceneQuestion]:
 
 def vocabulary() -> Iterator[str]:
     """Every word that a question or an answer of these scenes can hold."""
-    yield from "what is the color of which shape how many are there where".split()
+    yield from ["what", "is", "the", "color", "of", "which", "shape", "how", "many", "are", "there", "where"]
     yield from SHAPES
     yield from PLURALS.values()
     yield from dict.fromkeys(word for color in COLORS for word in color.split())

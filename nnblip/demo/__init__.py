@@ -19,6 +19,8 @@ def examples() -> list[Example]:
     """The bundled scenes with their questions; `answer` is None, so the model's own is traced."""
     asked = json.loads((HERE / "scenes" / "scenes.json").read_text())
     return [
-        Example(str(HERE / "scenes" / row["image"]), row["question"], None, row["type"], f"{row['image']} {row['type']}")
+        Example(
+            str(HERE / "scenes" / row["image"]), row["question"], None, row["type"], f"{row['image']} {row['type']}"
+        )
         for row in asked
     ]
