@@ -145,7 +145,7 @@ class CleanRun(_Run):
         self.image_embeds = model.image_encoder.output.last_hidden_state.detach()
         for point in points(model.config.text_config.num_hidden_layers):
             if point.kind != INPUT:
-                self.states[tuple(point)] = model.read_state(*point).detach()
+                self.states[point.component, point.kind, point.layer] = model.read_state(*point).detach()
         logits = model.text_decoder.output.logits.detach()
         self.rival = rival_of(logits, self.answer_ids)
         self._outcome = outcome_of(logits, self.answer_ids, self.rival)
@@ -216,7 +216,7 @@ class CorruptedRun(_Run):
         The keys and values of the pass carry its interventions, so what follows the first
         disagreement is decoded with them in place.
         """
-        said = []
+        said: list[int] = []
         for position, expected in enumerate(self.answer_ids):
             token = int(self._logits[0, position].argmax())
             if token == model.config.text_config.sep_token_id:

@@ -55,7 +55,8 @@ class Example:
         if isinstance(given, Sequence) and not isinstance(given, str) and len(given) in (2, 3):
             return cls(*given)
         if hasattr(given, "image") and hasattr(given, "question"):
-            return cls(**{k: getattr(given, k, None) for k in cls.__dataclass_fields__})
+            fields: dict[str, Any] = {k: getattr(given, k, None) for k in cls.__dataclass_fields__}
+            return cls(**fields)
         raise InputError(
             f"example {given!r:.200}: expected (image, question), (image, question, answer) or nnblip.Example(...)"
         )

@@ -107,7 +107,10 @@ class BlipVQA(HuggingFaceModel):
         from transformers import AutoConfig, AutoTokenizer, BlipForQuestionAnswering, BlipProcessor
         from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-        where = {"revision": self.revision, **{k: load[k] for k in ("token", "cache_dir", "subfolder") if k in load}}
+        where: dict[str, Any] = {
+            "revision": self.revision,
+            **{k: load[k] for k in ("token", "cache_dir", "subfolder") if k in load},
+        }
         try:
             config = AutoConfig.from_pretrained(repo_id, trust_remote_code=False, **where)
         except (OSError, ValueError, KeyError) as error:
@@ -123,9 +126,10 @@ class BlipVQA(HuggingFaceModel):
             )
         try:
             with _quiet_unless_terminal():
-                module, info = BlipForQuestionAnswering.from_pretrained(
+                found: Any = BlipForQuestionAnswering.from_pretrained(
                     repo_id, config=config, use_safetensors=True, output_loading_info=True, **{**load, **where}
                 )
+            module, info = found
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise ModelError(f"model {repo_id!r}: its weights cannot be loaded ({_first_line(error)})") from error
         if lacking := sorted([*map(str, info["missing_keys"]), *map(str, info["mismatched_keys"])]):
