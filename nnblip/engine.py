@@ -13,7 +13,7 @@ from torch import Tensor
 from nnblip.contexts import States, skip_vision, write_clean
 from nnblip.inputs import Encoded
 from nnblip.outcome import Outcome, outcome_of
-from nnblip.plan import INPUT, Plan, Point
+from nnblip.plan import INPUT, Plan, Point, make_plans
 from nnblip.sites import KINDS, TEXT_COMPONENTS, Extent
 
 if TYPE_CHECKING:
@@ -33,23 +33,21 @@ def least_rows(extent: Extent) -> dict[str, int]:
     return {component: -(-STEADY_ROWS // extent.tokens(component)) for component in TEXT_COMPONENTS}
 
 
-@torch.no_grad()
 def clean_run(
     model: BlipVQA, encoded: Encoded, image_embeds: Float[Tensor, "1 patch hidden"], answer_ids: Sequence[int]
 ) -> tuple[States, Float[Tensor, "1 position word"]]:
-    """Clean states and the answer's logits, the image embeddings at hand."""
+    """Clean states and the answer's logits, the image embeddings at hand.
+
+    It runs as a plan without cells, so that what does not depend on the image is the same
+    bit for bit in clean and corrupted rows, and its effect exactly 0.
+    """
+    extent = model.extent(encoded.input_ids.shape[1], len(answer_ids))
+    (plan,) = make_plans([], extent.layers, least=least_rows(extent))
     states = States()
-    with model.trace(**model.forward_inputs(encoded, answer_ids), use_cache=False):
-        skip_vision(model, image_embeds)
-        for component in TEXT_COMPONENTS:
-            for layer in range(model.config.text_config.num_hidden_layers):
-                for kind in KINDS:
-                    states[component, kind, layer] = model.read_state(component, kind, layer)
-        logits = model.text_decoder.output.logits.save()
-    return states, logits
+    logits = _run(model, encoded, image_embeds, answer_ids, plan, save=states)
+    return states, logits[:1]
 
 
-@torch.no_grad()
 def run_plan(
     model: BlipVQA,
     encoded: Encoded,
@@ -70,6 +68,21 @@ def run_plan(
         clean: the states that restored rows get.
         plan: which rows are born where, and what is written into them.
     """
+    return outcome_of(_run(model, encoded, image_embeds, answer_ids, plan, restore=clean), answer_ids, rival)
+
+
+@torch.no_grad()
+def _run(
+    model: BlipVQA,
+    encoded: Encoded,
+    image_embeds: Float[Tensor, "1 patch hidden"],
+    answer_ids: Sequence[int],
+    plan: Plan,
+    *,
+    restore: States | None = None,
+    save: States | None = None,
+) -> Float[Tensor, "row position word"]:
+    """One pass: the logits of every row; states are restored from `restore`, those of row 0 kept in `save`."""
     with model.trace(**model.forward_inputs(encoded, answer_ids), use_cache=False):
         skip_vision(model, image_embeds)
         for component in TEXT_COMPONENTS:
@@ -79,11 +92,13 @@ def run_plan(
                     if kind == "crossattention_out":
                         _share_keys(getattr(model, component).layer[layer].crossattention.self)
                     point = Point(component, kind, layer)
-                    if point in plan.steps:
+                    if restore is not None and point in plan.steps:
                         _bear(model, point, plan)
-                        write_clean(model, point, plan, clean)
+                        write_clean(model, point, plan, restore)
+                    if save is not None:
+                        save[component, kind, layer] = model.read_state(*point)[:1]
         logits = model.text_decoder.output.logits.save()
-    return outcome_of(logits, answer_ids, rival)
+    return logits
 
 
 def _bear(model: BlipVQA, point: Point, plan: Plan) -> None:

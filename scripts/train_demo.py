@@ -3,6 +3,7 @@
 
     python scripts/train_demo.py --work build/demo --steps 8000   # stops and resumes at will
     python scripts/train_demo.py --work build/demo --export nnblip/demo/model
+    python scripts/train_demo.py --card nnblip/demo/model    # effects, and the model card
 
 Data: generated scenes (`nnblip.datasets.scenes`, seed 0) and the training split of
 easy-VQA. Three things make a model of this size learn to bind a shape to its color:
@@ -445,10 +446,58 @@ def export_scenes(folder: Path) -> None:
     (folder / "scenes.json").write_text("[\n" + ",\n".join("  " + json.dumps(row) for row in rows) + "\n]\n")
 
 
+def write_card(folder: Path) -> None:
+    """The model card, from the accuracy table and from what nnblip itself measures on the folder."""
+    import nnblip
+
+    model = nnblip.BlipVQA(folder)
+    effects, asked, right = [], 0, 0
+    for index in range(200):
+        scene = scenes.scene(TEST_SEED, index)
+        for q in scenes.questions(scene):
+            if q.type != "color":
+                continue
+            with torch.no_grad(), model.clean(scene.image, q.question) as clean:
+                pass
+            asked += 1
+            if clean.answer != q.answer:
+                continue
+            right += 1
+            for draw in range(3):
+                with torch.no_grad(), model.corrupt(clean, nu=5.0, draw=draw) as run:
+                    pass
+                effects.append(clean.probability - run.probability)
+    table = json.loads((folder / "accuracy.json").read_text())
+    table["color_by_nnblip"] = {"right": right, "asked": asked}
+    table["total_effect_nu_5_color"] = round(float(np.mean(effects)), 4)
+    (folder / "accuracy.json").write_text(json.dumps(table, indent=2) + "\n")
+    rows = "\n".join(f"| scenes, {name} | {share:.1%} |" for name, share in table["scenes"].items())
+    by_objects: dict[str, list[str]] = defaultdict(list)
+    for name, (share, n) in table["scenes_by_objects"].items():
+        kind, objects = name.split(", ")
+        by_objects[kind].append(f"{objects.removesuffix(' objects')}: {share:.1%} of {n}")
+    detail = "\n".join(f"- {kind}: {'; '.join(parts)}" for kind, parts in by_objects.items())
+    share, n = table["easy_vqa_test"]
+    card = (Path(__file__).parent / "model_card.md").read_text()
+    for name, text in {
+        "PARAMETERS": f"{sum(p.numel() for p in model._module.parameters()):,}",
+        "MEGABYTES": f"{(folder / 'model.safetensors').stat().st_size / 1e6:.1f}",
+        "STEPS": f"{table['steps']:,}",
+        "ROWS": f"{rows}\n| easy-VQA, test split ({n:,} questions) | {share:.1%} |",
+        "DETAIL": detail,
+        "EFFECT": f"{table['total_effect_nu_5_color']:.2f}",
+        "RIGHT": f"{right} of {asked}",
+    }.items():
+        card = card.replace("{" + name + "}", text)
+    (folder / "README.md").write_text(card)
+    print(card)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoint")
+    parser.add_argument("--work", type=Path, default=Path("build/demo"), help="folder of the checkpoint")
     parser.add_argument("--export", type=Path, help="write the model here instead of training")
+    parser.add_argument("--card", type=Path, help="measure the model in this folder and write its card")
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--look", type=int, default=3000, help="first steps, which train the image encoder alone")
     parser.add_argument("--turn", type=int, default=5000, help="from here on more of easy-VQA, and its rare answers")
@@ -459,6 +508,9 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=6e-4)
     parser.add_argument("--auxiliary", type=float, default=0.5, help="weight of the auxiliary loss")
     args = parser.parse_args()
+    if args.card:
+        write_card(args.card)
+        return
     use_masked_attention()
     if args.export:
         export(args)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import beartype  # noqa: F401 - before nnsight, which adds a method to `object` that beartype cannot be imported with
 import pytest
 
 import nnblip
