@@ -288,7 +288,7 @@ class BlipVQA(HuggingFaceModel):
 
     @torch.no_grad()
     def decode(self, question_states: Float[Tensor, "1 token hidden"], said: list[int], cache: Any = None) -> list[int]:
-        """Go on answering greedily, up to [SEP] or `MAX_ANSWER_TOKENS`.
+        """Go on answering greedily, up to [SEP], `MAX_ANSWER_TOKENS` or what the model takes.
 
         Args:
             question_states: the question encoder's output.
@@ -297,7 +297,8 @@ class BlipVQA(HuggingFaceModel):
         """
         text = self.config.text_config
         said = list(said)
-        while len(said) < MAX_ANSWER_TOKENS:
+        limit = min(MAX_ANSWER_TOKENS, text.max_position_embeddings)
+        while len(said) < limit:
             fed = [text.bos_token_id, *said] if cache is None else said[-1:]
             out = self._module.text_decoder(
                 input_ids=torch.tensor([fed], device=question_states.device),
@@ -310,7 +311,7 @@ class BlipVQA(HuggingFaceModel):
                 return said
             said.append(token)
         warnings.warn(
-            f"the answer did not end within {MAX_ANSWER_TOKENS} tokens and counts as it is so far",
+            f"the answer did not end within {limit} tokens and counts as it is so far",
             NnblipWarning,
             stacklevel=2,
         )
