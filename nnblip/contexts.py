@@ -197,7 +197,7 @@ class CorruptedRun(_Run):
         skip_vision(model, self.image_embeds)
         for point in points(model.config.text_config.num_hidden_layers):
             if point in self._plan.steps:
-                write_clean(model, point, self._plan, self.clean.states)
+                write_states(model, point, self._plan, self.clean.states)
 
     def _after(self) -> None:
         model = self.envoy
@@ -236,11 +236,16 @@ def skip_vision(model: BlipVQA, image_embeds: Float[Tensor, "1 patch hidden"]) -
     model.image_encoder.skip(BaseModelOutputWithPooling(last_hidden_state=image_embeds))
 
 
-def write_clean(model: BlipVQA, point: Point, plan: Plan, clean: States) -> None:
+def write_states(model: BlipVQA, point: Point, plan: Plan, clean: States) -> None:
     """Inside a trace: overwrite the states that the plan names at a point by their clean values."""
     step = plan.steps[point]
     if step.rows:
         state = model.read_state(*point).clone()
         source = clean[point.component, point.kind, point.layer].to(state)
-        state[step.rows, step.tokens] = source[0, step.tokens]
+        if step.heads:
+            heads = model.config.text_config.num_attention_heads
+            by_head, source = (x.unflatten(-1, (heads, -1)) for x in (state, source))  # views: writes reach `state`
+            by_head[step.rows, step.tokens, step.heads] = source[0, step.tokens, step.heads]
+        else:
+            state[step.rows, step.tokens] = source[0, step.tokens]
         model.write_state(*point, state)

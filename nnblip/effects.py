@@ -100,6 +100,10 @@ def total_effect(tree: xr.DataTree) -> xr.DataTree:
 def indirect_effect(tree: xr.DataTree) -> xr.DataTree:
     """Indirect effect, restored - corrupted: what restoring a state brings back.
 
+    Of a result with `direction="noising"` it is clean - damaged: what is lost by giving a
+    clean run the state's corrupted value. Either way 0 is no effect and the total effect
+    is all of it.
+
     Args:
         tree: a result with `/corrupted` (example, nu, draw) and at least one restored node
             such as `/question_encoder` (example, nu, draw, kind, layer, token).
@@ -111,12 +115,50 @@ def indirect_effect(tree: xr.DataTree) -> xr.DataTree:
     Raises:
         NnblipError: if a node or variable is missing, or the nodes' labels differ.
     """
-    corrupted = _node(tree, "corrupted")
-    effects = {
-        name: _difference(node, corrupted, "indirect effect", f"/{name} and /corrupted", attrs=node.attrs)
-        for name, node in restored(tree).items()
-    }
+    noising = tree.attrs.get("direction") == "noising"
+    reference = _node(tree, "clean" if noising else "corrupted")
+    effects = {}
+    for name, node in restored(tree).items():
+        nodes = f"/{name} and /{'clean' if noising else 'corrupted'}"
+        pair = (reference, node) if noising else (node, reference)
+        effect = _difference(*pair, "indirect effect", nodes, attrs=node.attrs)
+        # subtracting may put the reference's dimensions first
+        effects[name] = effect.transpose(*node[VARIABLES[0]].dims, ...)
     return _tree(tree, effects)
+
+
+def interaction(tree: xr.DataTree) -> xr.Dataset:
+    """Interaction of pairs: the effect of both sites together minus the sum of each alone.
+
+    Above 0 the two need each other; below 0 either does what the other would.
+
+    Args:
+        tree: a result traced with `cells=nnblip.sites.pairs(...)`.
+
+    Returns:
+        The three variables on (example, nu, draw, cell) for every pair whose two sites were
+        traced alone as well.
+
+    Raises:
+        NnblipError: if the result has no such pairs.
+    """
+    effect = indirect_effect(tree).children
+    if "cells" not in effect:
+        raise NnblipError("the result has no node /cells; trace with cells=nnblip.sites.pairs(...).")
+    cells = effect["cells"].to_dataset()
+    alone = set(cells["cell"].values.tolist())
+    found = {name: str(name).split("; ") for name in alone if str(name).count("; ") == 1}
+    names = [name for name in cells["cell"].values.tolist() if name in found and alone.issuperset(found[name])]
+    if not names:
+        raise NnblipError(
+            "no pair of /cells has both of its sites traced alone; trace with cells=nnblip.sites.pairs(...)."
+        )
+    pairs = cells.sel(cell=names)
+    for variable in VARIABLES:
+        first, second = (cells[variable].sel(cell=[found[name][k] for name in names]).values for k in (0, 1))
+        pairs[variable] = pairs[variable] - first - second
+        pairs[variable].attrs = {"long_name": f"interaction on {_spoken(variable)}"}
+    return pairs
 
 
 def relevance(tree: xr.DataTree, threshold: float = THRESHOLD) -> xr.DataTree:

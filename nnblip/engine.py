@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from nnblip.contexts import States, skip_vision, write_clean
+from nnblip.contexts import States, skip_vision, write_states
 from nnblip.inputs import Encoded
 from nnblip.outcome import Outcome, outcome_of
 from nnblip.plan import INPUT, Plan, Point, make_plans
@@ -33,10 +33,10 @@ def least_rows(extent: Extent) -> dict[str, int]:
     return {component: -(-STEADY_ROWS // extent.tokens(component)) for component in TEXT_COMPONENTS}
 
 
-def clean_run(
+def run_alone(
     model: BlipVQA, encoded: Encoded, image_embeds: Float[Tensor, "1 patch hidden"], answer_ids: Sequence[int]
 ) -> tuple[States, Float[Tensor, "1 position word"]]:
-    """Clean states and the answer's logits, the image embeddings at hand.
+    """All states of a run in which nothing is restored, and the answer's logits.
 
     It runs as a plan without cells, so that what does not depend on the image is the same
     bit for bit in clean and corrupted rows, and its effect exactly 0.
@@ -54,7 +54,7 @@ def run_plan(
     image_embeds: Float[Tensor, "1 patch hidden"],
     answer_ids: Sequence[int],
     rival: int,
-    clean: States,
+    donor: States,
     plan: Plan,
 ) -> Outcome:
     """The outcome of every row of a plan, from one pass.
@@ -62,13 +62,14 @@ def run_plan(
     Args:
         model: the model.
         encoded: image and question.
-        image_embeds: what the question encoder sees: the noisy embeddings.
+        image_embeds: what the question encoder sees: the noisy embeddings, or in the other
+            direction the clean ones.
         answer_ids: the answer, [SEP] left out.
         rival: see `nnblip.outcome.rival_of`.
-        clean: the states that restored rows get.
+        donor: the states that restored rows get.
         plan: which rows are born where, and what is written into them.
     """
-    return outcome_of(_run(model, encoded, image_embeds, answer_ids, plan, restore=clean), answer_ids, rival)
+    return outcome_of(_run(model, encoded, image_embeds, answer_ids, plan, restore=donor), answer_ids, rival)
 
 
 @torch.no_grad()
@@ -89,12 +90,12 @@ def _run(
             _bear(model, Point(component, INPUT, 0), plan)
             for layer in range(model.config.text_config.num_hidden_layers):
                 for kind in KINDS:
-                    if kind == "crossattention_out":
+                    if kind == "crossattention_head":
                         _share_keys(getattr(model, component).layer[layer].crossattention.self)
                     point = Point(component, kind, layer)
                     if restore is not None and point in plan.steps:
                         _bear(model, point, plan)
-                        write_clean(model, point, plan, restore)
+                        write_states(model, point, plan, restore)
                     if save is not None:
                         save[component, kind, layer] = model.read_state(*point)[:1]
         logits = model.text_decoder.output.logits.save()

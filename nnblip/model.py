@@ -182,7 +182,8 @@ class BlipVQA(HuggingFaceModel):
 
     def extent(self, question_tokens: int, answer_tokens: int) -> Extent:
         """How many layers and tokens there are for a question and an answer of these lengths."""
-        return Extent(self.config.text_config.num_hidden_layers, question_tokens, answer_tokens)
+        text = self.config.text_config
+        return Extent(text.num_hidden_layers, question_tokens, answer_tokens, text.num_attention_heads)
 
     def _state_module(self, component: str, kind: str, layer: int) -> Any:
         one_of(component, TEXT_COMPONENTS, "component", SiteError)
@@ -192,6 +193,8 @@ class BlipVQA(HuggingFaceModel):
                 return block
             case "attention" | "crossattention":
                 return getattr(block, kind)
+            case "attention_head" | "crossattention_head":
+                return getattr(block, kind.removesuffix("_head")).self
             case "attention_out" | "crossattention_out":
                 return getattr(block, kind.removesuffix("_out")).add_norm.dense
             case "mlp_out":
@@ -199,7 +202,7 @@ class BlipVQA(HuggingFaceModel):
         raise SiteError(f"kind {kind!r}: expected one of {', '.join(KINDS)}")
 
     def read_state(self, component: str, kind: str, layer: int) -> Float[Tensor, "row token hidden"]:
-        """Inside a trace: the state of all tokens."""
+        """Inside a trace: the state of all tokens; of the kinds of heads, all heads side by side."""
         output = self._state_module(component, kind, layer).output
         return output[0] if isinstance(output, tuple) else output
 

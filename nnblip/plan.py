@@ -6,7 +6,7 @@ row never recomputes what comes before its own first state; at each site of the 
 row's state is overwritten by its clean value. Row 0 stays the corrupted run itself.
 
 A state of the stream (`block`, `attention`, `crossattention`) is born where it is
-written. What a sublayer adds (`attention_out`, ...) is born one state of the stream
+written. What a sublayer or a head adds (`attention_out`, ...) is born one state of the stream
 earlier: the residual that it is added to must have the new row too.
 """
 
@@ -36,12 +36,13 @@ class Step:
 
     Attributes:
         births: how many rows are born.
-        rows, tokens: where clean states are written; pairs (row, token).
+        rows, tokens, heads: where states are written; heads only where the kind has them.
     """
 
     births: int = 0
     rows: list[int] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
+    heads: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,15 @@ def points(layers: int) -> Iterator[Point]:
 
 def birth_point(site: Site) -> Point:
     """Where the row of a cell whose first site is this one must be born."""
-    before = {"attention_out": "block", "crossattention_out": "attention", "mlp_out": "crossattention"}
-    if site.kind not in before:
-        return Point(site.component, site.kind, site.layer)
-    if site.kind == "attention_out" and site.layer == 0:
-        return Point(site.component, INPUT, 0)
-    return Point(site.component, before[site.kind], site.layer - (site.kind == "attention_out"))
+    match site.kind:
+        case "attention_head" | "attention_out":
+            before = Point(site.component, "block", site.layer - 1)
+            return before if site.layer else Point(site.component, INPUT, 0)
+        case "crossattention_head" | "crossattention_out":
+            return Point(site.component, "attention", site.layer)
+        case "mlp_out":
+            return Point(site.component, "crossattention", site.layer)
+    return Point(site.component, site.kind, site.layer)
 
 
 def make_plans(
@@ -130,3 +134,5 @@ def _write(steps: dict[Point, Step], cell: Cell, row: int) -> None:
         step = steps.setdefault(Point(site.component, site.kind, site.layer), Step())
         step.rows.append(row)
         step.tokens.append(site.token)
+        if site.head is not None:
+            step.heads.append(site.head)

@@ -15,11 +15,18 @@ import numpy as np
 import xarray as xr
 
 from nnblip.errors import NnblipError, ResultError
+from nnblip.sites import HEAD_KINDS
 
 VARIABLES = ("probability", "log_probability", "logit_difference")
 #: Dimensions of the nodes that are always there, and of a component's node.
 DIMS = {"clean": ("example",), "corrupted": ("example", "nu", "draw")}
 COMPONENT_DIMS = ("example", "nu", "draw", "kind", "layer", "token")
+#: Nodes of heads are called after the component.
+HEADS = "_heads"
+HEADS_DIMS = ("example", "nu", "draw", "kind", "layer", "head", "token")
+#: The node of cells of several sites.
+CELLS = "cells"
+CELLS_DIMS = ("example", "nu", "draw", "cell")
 EXAMPLE_COORDS = ("question", "answer", "predicted", "question_type", "image")
 
 
@@ -30,11 +37,13 @@ class Traced:
     Attributes:
         id: its name in the result.
         coords: the coordinates on `example` (`EXAMPLE_COORDS`).
-        tokens: for each component's node, the text of each token.
+        tokens: for each component, the text of each token.
         roles: likewise the role of each token.
         clean: (3), in the order of `VARIABLES`.
         corrupted: (3, nu, draw).
-        restored: for each component's node, (3, nu, draw, kind, layer, token).
+        restored: for each node, (3, nu, draw, kind, layer, token), with head before token
+            in nodes of heads; for `/cells`, (3, nu, draw, cell).
+        cells: what each cell of `/cells` is, see `nnblip.sites.describe`.
     """
 
     id: str
@@ -44,6 +53,7 @@ class Traced:
     clean: np.ndarray
     corrupted: np.ndarray
     restored: Mapping[str, np.ndarray]
+    cells: Sequence[Mapping[str, str | int]] = ()
 
 
 def build(
@@ -66,15 +76,39 @@ def build(
         "/corrupted": _dataset(np.stack([one.corrupted for one in traced], 1), DIMS["corrupted"]),
     }
     for name in traced[0].restored:
-        width = max(len(one.tokens[name]) for one in traced)
-        numbers = np.stack([_pad(one.restored[name], width) for one in traced], 1)
-        texts = {
-            label: (("example", "token"), [list(of[name]) + [""] * (width - len(of[name])) for of in given])
-            for label, given in (("token_text", [t.tokens for t in traced]), ("role", [t.roles for t in traced]))
-        }
-        axes = {"kind": list(kinds), "layer": np.arange(numbers.shape[-2]), "token": np.arange(width)}
-        nodes[f"/{name}"] = _dataset(numbers, COMPONENT_DIMS).assign_coords(axes | texts)
+        nodes[f"/{name}"] = _cells(traced) if name == CELLS else _map(traced, name, kinds)
     return xr.DataTree.from_dict(nodes)
+
+
+def _map(traced: Sequence[Traced], name: str, kinds: Sequence[str]) -> xr.Dataset:
+    """The node of a component, or of its heads."""
+    component, of_heads = name.removesuffix(HEADS), name.endswith(HEADS)
+    width = max(len(one.tokens[component]) for one in traced)
+    numbers = np.stack([_pad(one.restored[name], width) for one in traced], 1)
+    dims = HEADS_DIMS if of_heads else COMPONENT_DIMS
+    axes = {dim: np.arange(size) for dim, size in zip(dims, numbers.shape[1:], strict=True)}
+    coords: dict[str, Any] = {
+        "kind": [kind for kind in kinds if (kind in HEAD_KINDS) == of_heads],
+        **{dim: axes[dim] for dim in ("layer", "head", "token") if dim in axes},
+        **{
+            label: (("example", "token"), [list(of[component]) + [""] * (width - len(of[component])) for of in given])
+            for label, given in (("token_text", [t.tokens for t in traced]), ("role", [t.roles for t in traced]))
+        },
+    }
+    return _dataset(numbers, dims).assign_coords(coords)
+
+
+def _cells(traced: Sequence[Traced]) -> xr.Dataset:
+    """The node of cells of several sites; an example that lacks a cell (its question is shorter) has NaN there."""
+    every = {label["cell"]: label for one in traced for label in one.cells}
+    place = {name: number for number, name in enumerate(every)}
+    shape = traced[0].restored[CELLS].shape[:-1]
+    numbers = np.full((shape[0], len(traced), *shape[1:], len(every)), np.nan, np.float32)
+    for number, one in enumerate(traced):
+        numbers[:, number][..., [place[label["cell"]] for label in one.cells]] = one.restored[CELLS]
+    names = next(iter(every.values()))
+    coords = {name: ("cell", [label[name] for label in every.values()]) for name in names}
+    return _dataset(numbers, CELLS_DIMS).assign_coords(coords)
 
 
 def _dataset(numbers: np.ndarray, dims: tuple[str, ...]) -> xr.Dataset:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +18,13 @@ from nnblip.noise import Noise, check_nu, corrupt, get_noise, unit_noise
 from nnblip.outcome import Outcome, outcome_of, rival_of
 from nnblip.plan import make_plans
 from nnblip.roles import roles
-from nnblip.sites import KINDS, TEXT_COMPONENTS, heatmap
+from nnblip.sites import HEAD_KINDS, KINDS, TEXT_COMPONENTS, WHOLE_KINDS, Cell, Extent, describe, gather, heatmap
 
 if TYPE_CHECKING:
     from nnblip.model import BlipVQA
+
+#: What a restored node shows: states put back in a corrupted run, or damaged in a clean one.
+DIRECTIONS = ("denoising", "noising")
 
 
 def causal_trace(
@@ -30,8 +35,10 @@ def causal_trace(
     noise: str | Noise = "multiplicative",
     *,
     seed: int = 0,
-    kinds: Sequence[str] = ("block",),
+    kinds: Sequence[str] | None = None,
     components: Sequence[str] = TEXT_COMPONENTS,
+    cells: Any = None,
+    direction: str = "denoising",
     max_rows: int | None = 256,
     progress: bool | None = None,
 ) -> xr.DataTree:
@@ -49,87 +56,126 @@ def causal_trace(
         draws: how many samples of the noise, the same for every ν and every cell.
         noise: name or object, see `nnblip.noise`.
         seed: seed of the noise; the same seed and settings give the same numbers bit for bit.
-        kinds: which states of a layer, see `nnblip.sites.KINDS`.
+        kinds: which states of a layer, see `nnblip.sites.KINDS`; by default `block`, or none if
+            `cells` are given.
         components: which components get a map.
+        cells: what else to restore together: a family of `nnblip.sites` (`windows`, `pairs`,
+            `all_tokens`, `token_across_layers`) or a list of families, sites and sets of sites.
+        direction: "denoising", a corrupted run in which states are put back (does the state
+            suffice?), or "noising", a clean run in which they are replaced by their corrupted
+            values (is it needed?).
         max_rows: at most so many rows in a pass; smaller is slower and needs less memory.
         progress: a bar on the terminal; by default where there is one.
 
     Returns:
-        The tree of the design (README, "Results"): nodes `/clean`, `/corrupted` and one for
-        each component with dims (example, nu, draw, kind, layer, token); variables
-        `probability`, `log_probability`, `logit_difference`, float32.
+        The tree of the design (README, "Results"): nodes `/clean`, `/corrupted`, one for each
+        component with dims (example, nu, draw, kind, layer, token), one for its heads if
+        their kinds are asked for, `/cells` if cells are; variables `probability`,
+        `log_probability`, `logit_difference`, float32. The attribute `direction` says what
+        the numbers of restored nodes mean.
 
     Raises:
         NnblipError: for a bad setting or example, with its number.
     """
-    ladder = _ladder(nu)
-    draws = whole(draws, "draws", 1)
-    seed = whole(seed, "seed", 0)
-    kind_of_noise = get_noise(noise)
-    kinds = _names(kinds, KINDS, "kind")
-    components = _names(components, TEXT_COMPONENTS, "component")
+    settings = Settings.of(nu, draws, noise, seed, kinds, components, cells, direction, max_rows)
     given = [Example.of(example) for example in _several(examples)]
-    passes = tqdm(
-        total=len(given) * draws * len(ladder), unit="pass", disable=None if progress is None else not progress
-    )
+    total = len(given) * settings.draws * len(settings.nu)
     traced: list[results.Traced] = []
-    with passes:
+    with tqdm(total=total, unit="pass", disable=None if progress is None else not progress) as bar:
         for number, example in enumerate(given):
             try:
-                one = trace_example(
-                    model, example, ladder, draws, kind_of_noise, seed, kinds, components, max_rows, passes.update
-                )
+                traced.append(trace_example(model, example, settings, bar.update))
             except NnblipError as error:
                 raise type(error)(f"example {number}: {error}") from error
-            traced.append(one)
-    attrs = provenance.attributes(model, noise=repr(kind_of_noise), seed=seed, draws=draws)
-    return results.build(_distinct(traced), ladder, draws, kinds, attrs)
+    attrs = provenance.attributes(
+        model, noise=repr(settings.noise), seed=settings.seed, draws=settings.draws, direction=direction
+    )
+    return results.build(_distinct(traced), settings.nu, settings.draws, settings.kinds, attrs)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `causal_trace` was asked for, checked; the fields are its arguments."""
+
+    nu: tuple[float, ...]
+    draws: int
+    noise: Noise
+    seed: int
+    kinds: tuple[str, ...]
+    components: tuple[str, ...]
+    cells: Any
+    direction: str
+    max_rows: int | None
+
+    @classmethod
+    def of(
+        cls, nu: Any, draws: Any, noise: Any, seed: Any, kinds: Any, components: Any, cells: Any, direction: Any,
+        max_rows: Any,
+    ) -> Settings:  # fmt: skip
+        """Raises `NnblipError` for what cannot be used."""
+        if kinds is None:
+            kinds = ("block",) if cells is None else ()
+        return cls(
+            _ladder(nu),
+            whole(draws, "draws", 1),
+            get_noise(noise),
+            whole(seed, "seed", 0),
+            _names(kinds, KINDS, "kind") if kinds or cells is None else (),
+            _names(components, TEXT_COMPONENTS, "component"),
+            cells,
+            one_of(direction, DIRECTIONS, "direction"),
+            None if max_rows is None else whole(max_rows, "max_rows", 2),
+        )
+
+    def nodes(self, extent: Extent) -> dict[str, list[Cell]]:
+        """The cells of each node of the result, for a question and answer of some length."""
+        whole_kinds = [kind for kind in self.kinds if kind in WHOLE_KINDS]
+        head_kinds = [kind for kind in self.kinds if kind in HEAD_KINDS]
+        nodes = {name: heatmap(extent, name, whole_kinds) for name in self.components}
+        nodes |= {name + results.HEADS: heatmap(extent, name, head_kinds) for name in self.components}
+        nodes[results.CELLS] = [] if self.cells is None else gather(self.cells, extent)
+        return {name: cells for name, cells in nodes.items() if cells}
 
 
 def trace_example(
-    model: BlipVQA,
-    example: Example,
-    ladder: Sequence[float],
-    draws: int,
-    noise: Noise,
-    seed: int,
-    kinds: Sequence[str],
-    components: Sequence[str],
-    max_rows: int | None,
-    tick: Any = lambda: None,
+    model: BlipVQA, example: Example, settings: Settings, tick: Callable[[], object] = lambda: None
 ) -> results.Traced:
-    """All numbers of one example; arguments as for `causal_trace`, already checked."""
+    """All numbers of one example; `tick` is called after each pass."""
     encoded = model.encode(example.image, example.question)
     embeds = model.image_embeds(encoded)
     if example.answer is None:
         answer_ids = predicted = model.own_answer(encoded, embeds)
     else:
         answer_ids, predicted = model.encode_answer(example.answer), model.own_answer(encoded, embeds, empty=True)
-    clean, logits = engine.clean_run(model, encoded, embeds, answer_ids)
+    clean, logits = engine.run_alone(model, encoded, embeds, answer_ids)
     rival = rival_of(logits, answer_ids)
 
     extent = model.extent(len(encoded.tokens), len(answer_ids))
-    cells = [cell for component in components for cell in heatmap(extent, component, kinds)]
-    plans = make_plans(cells, extent.layers, max_rows, engine.least_rows(extent))
-    corrupted = np.empty((3, len(ladder), draws), np.float32)
-    restored = np.empty((3, len(ladder), draws, len(cells)), np.float32)
-    for draw in range(draws):
-        unit = unit_noise(noise, tuple(embeds.shape), seed, encoded.key, draw)
-        for level, nu in enumerate(ladder):
-            noisy = corrupt(noise, embeds, unit, nu)
+    nodes = settings.nodes(extent)
+    cells = [cell for there in nodes.values() for cell in there]
+    plans = make_plans(cells, extent.layers, settings.max_rows, engine.least_rows(extent))
+    corrupted = np.empty((3, len(settings.nu), settings.draws), np.float32)
+    restored = np.empty((3, len(settings.nu), settings.draws, len(cells)), np.float32)
+    for draw in range(settings.draws):
+        unit = unit_noise(settings.noise, tuple(embeds.shape), settings.seed, encoded.key, draw)
+        for level, nu in enumerate(settings.nu):
+            noisy = corrupt(settings.noise, embeds, unit, nu)
+            if settings.direction == "denoising":
+                base, donor = noisy, clean
+            else:
+                donor, damaged = engine.run_alone(model, encoded, noisy, answer_ids)
+                base = embeds
+                corrupted[:, level, draw] = _stack(outcome_of(damaged, answer_ids, rival))[:, 0]
             for plan in plans:
-                rows = _stack(engine.run_plan(model, encoded, noisy, answer_ids, rival, clean, plan))
-                corrupted[:, level, draw] = rows[:, 0]
+                rows = _stack(engine.run_plan(model, encoded, base, answer_ids, rival, donor, plan))
+                if settings.direction == "denoising":
+                    corrupted[:, level, draw] = rows[:, 0]
                 for row, cell in enumerate(plan.cells):
                     if cell is not None:
                         restored[:, level, draw, cell] = rows[:, row]
             tick()
 
     tokens = {"question_encoder": encoded.tokens, "answer_decoder": answer_tokens(model.processor, answer_ids)}
-    named = {"question_encoder": roles(encoded.tokens), "answer_decoder": tokens["answer_decoder"]}
-    shapes = {c: (len(kinds), extent.layers, extent.tokens(c)) for c in components}
-    ends = np.cumsum([np.prod(shape) for shape in shapes.values()])
-    parts = np.split(restored, ends[:-1], axis=-1)
     return results.Traced(
         id=example.id or encoded.key[:12],
         coords={
@@ -137,18 +183,31 @@ def trace_example(
             "answer": model.text(answer_ids),
             "predicted": model.text(predicted),
             "question_type": example.question_type or "",
-            "image": example.image
-            if isinstance(example.image, str)
-            else str(getattr(example.image, "filename", "") or ""),
+            "image": _image_name(example.image),
         },
         tokens=tokens,
-        roles=named,
+        roles=tokens | {"question_encoder": roles(encoded.tokens)},
         clean=_stack(outcome_of(logits, answer_ids, rival))[:, 0],
         corrupted=corrupted,
-        restored={
-            c: part.reshape(3, len(ladder), draws, *shapes[c]) for c, part in zip(components, parts, strict=True)
-        },
+        restored=_by_node(restored, nodes, extent),
+        cells=[describe(cell) for cell in nodes.get(results.CELLS, [])],
     )
+
+
+def _by_node(restored: np.ndarray, nodes: Mapping[str, Sequence[Cell]], extent: Extent) -> dict[str, np.ndarray]:
+    """The numbers (3, nu, draw, cell) parted into nodes, each with the dimensions of its map."""
+    ends = np.cumsum([len(cells) for cells in nodes.values()])
+    parts = dict(zip(nodes, np.split(restored, ends[:-1], axis=-1), strict=True))
+    for name in parts.keys() - {results.CELLS}:
+        heads = (extent.heads,) if name.endswith(results.HEADS) else ()
+        shape = (-1, extent.layers, *heads, extent.tokens(name.removesuffix(results.HEADS)))
+        parts[name] = parts[name].reshape(*restored.shape[:3], *shape)
+    return parts
+
+
+def _image_name(image: Any) -> str:
+    """The path, where there is one."""
+    return str(image) if isinstance(image, str | Path) else str(getattr(image, "filename", "") or "")
 
 
 def _stack(outcome: Outcome) -> np.ndarray:
@@ -168,8 +227,9 @@ def _several(examples: Iterable[Any]) -> list[Any]:
     return given
 
 
-def _ladder(nu: float | Sequence[float]) -> list[float]:
-    ladder = [check_nu(value) for value in (nu if isinstance(nu, list | tuple | np.ndarray | range) else [nu])]
+def _ladder(nu: float | Sequence[float]) -> tuple[float, ...]:
+    several = nu if isinstance(nu, list | tuple | np.ndarray | range) else [nu]
+    ladder = tuple(check_nu(value) for value in several)
     if not ladder or len(set(ladder)) < len(ladder):
         raise NnblipError(f"nu {nu!r}: expected one noise factor or several different ones")
     return ladder

@@ -85,7 +85,7 @@ class Bench:
         self.model, self.module = model, module
         self.encoded, self.answer_ids = model.encode(picture, QUESTION), model.encode_answer(ANSWER)
         embeds, noise = model.image_embeds(self.encoded), get_noise("multiplicative")
-        self.clean, logits = engine.clean_run(model, self.encoded, embeds, self.answer_ids)
+        self.clean, logits = engine.run_alone(model, self.encoded, embeds, self.answer_ids)
         self.rival = rival_of(logits, self.answer_ids)
         self.noisy = corrupt(noise, embeds, unit_noise(noise, tuple(embeds.shape), 0, self.encoded.key, 0), NU)
         extent = model.extent(len(self.encoded.tokens), len(self.answer_ids))
@@ -199,7 +199,7 @@ TASKS: dict[str, Callable[[Bench], float]] = {
     "map": lambda b: seconds(lambda: b.run_map()),
     "hooks": lambda b: seconds(lambda: run_hooked(b)),
     "cells": cell_by_cell,
-    "clean": lambda b: seconds(lambda: engine.clean_run(b.model, b.encoded, b.noisy, b.answer_ids)),
+    "clean": lambda b: seconds(lambda: engine.run_alone(b.model, b.encoded, b.noisy, b.answer_ids)),
     "square": lambda b: matmul(b, (2048, 2048, 2048)),
     "shapes": lambda b: matmul(b, *b.shapes),
 }

@@ -63,8 +63,8 @@ def test_doctor_notices_a_wrong_engine(capsys, monkeypatch):
         if point.layer != 3:
             write(model, point, plan, clean)
 
-    write = nnblip.engine.write_clean
-    monkeypatch.setattr(nnblip.engine, "write_clean", forgets_a_layer)
+    write = nnblip.engine.write_states
+    monkeypatch.setattr(nnblip.engine, "write_states", forgets_a_layer)
     assert main(["doctor"]) == 1
     assert "FAILED" in capsys.readouterr().out
 

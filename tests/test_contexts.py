@@ -9,7 +9,7 @@ from scenes_helper import VISIBLE, Truth, question_of, visible
 
 import nnblip
 from nnblip.errors import SiteError
-from nnblip.sites import KINDS, TEXT_COMPONENTS, Site
+from nnblip.sites import KINDS, TEXT_COMPONENTS, WHOLE_KINDS, Site
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_corrupt_sees_the_noise_of_the_map(model, traced):
             assert run.logit_difference == pytest.approx(float(expected.logit_difference), abs=1e-4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WHOLE_KINDS)
 @pytest.mark.parametrize("component", TEXT_COMPONENTS)
 def test_a_named_site_is_the_hand_written_one_and_the_oracles(model, traced, component, kind):
     _, _, truth, clean = traced

@@ -6,9 +6,22 @@ import numpy as np
 import pytest
 
 from nnblip.errors import SiteError
-from nnblip.sites import KINDS, TEXT_COMPONENTS, Extent, Site, as_cell, heatmap
+from nnblip.sites import (
+    KINDS,
+    TEXT_COMPONENTS,
+    Extent,
+    Site,
+    all_tokens,
+    as_cell,
+    describe,
+    gather,
+    heatmap,
+    pairs,
+    token_across_layers,
+    windows,
+)
 
-EXTENT = Extent(layers=6, question_tokens=9, answer_tokens=2)
+EXTENT = Extent(layers=6, question_tokens=9, answer_tokens=2, heads=4)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +124,72 @@ def test_heatmap_stays_inside_the_extent():
     for component in TEXT_COMPONENTS:
         for (site,) in heatmap(EXTENT, component, KINDS):
             EXTENT.check(site)
+
+
+def test_heatmap_of_heads_has_the_head_before_the_token():
+    cells = heatmap(EXTENT, "answer_decoder", ("crossattention_head",))
+    assert [(s.layer, s.head, s.token) for (s,) in cells] == list(itertools.product(range(6), range(4), range(2)))
+
+
+@pytest.mark.parametrize(("kind", "head"), [("block", 0), ("attention_head", None), ("crossattention_head", -1)])
+def test_a_head_is_needed_where_the_kind_has_heads_and_only_there(kind, head):
+    with pytest.raises(SiteError, match="head"):
+        Site("question_encoder", kind, 0, 0, head)
+    with pytest.raises(SiteError, match="head 4 of question_encoder: there are 4"):
+        EXTENT.check(Site("question_encoder", "attention_head", 0, 0, 4))
+
+
+def test_windows_are_whole_and_of_every_width():
+    cells = windows([1, 3], kind="attention")(EXTENT)
+    assert len(cells) == 9 * (6 + 4)
+    assert all(len({site.token for site in cell}) == 1 for cell in cells)
+    assert {tuple(site.layer for site in cell) for cell in cells if len(cell) == 3} == {
+        (0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5)
+    }  # fmt: skip
+    assert describe(cells[-1]) == {
+        "cell": "; ".join(f"question_encoder attention layer {layer} token 8" for layer in (3, 4, 5)),
+        "component": "question_encoder", "kind": "attention", "layer": 3, "width": 3, "token": 8, "size": 3,
+    }  # fmt: skip
+
+
+def test_families_of_all_tokens_and_of_one_token():
+    assert [len(cell) for cell in all_tokens()(EXTENT)] == [9] * 6
+    (cell,) = all_tokens(2, component="answer_decoder")(EXTENT)
+    assert cell == (Site("answer_decoder", layer=2, token=0), Site("answer_decoder", layer=2, token=1))
+    (cell,) = token_across_layers(4)(EXTENT)
+    assert cell == tuple(Site("question_encoder", layer=layer, token=4) for layer in range(6))
+
+
+def test_pairs_come_with_their_single_sites():
+    a, b, c = (Site("question_encoder", layer=i) for i in range(3))
+    assert pairs([a, b, c])(EXTENT) == [(a,), (b,), (c,), (a, b), (a, c), (b, c)]
+    assert pairs([a], [b, c])(EXTENT) == [(a,), (b,), (c,), (a, b), (a, c)]
+
+
+A_SITE = Site("question_encoder", layer=1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (lambda: windows(0), "window width 0"),
+        (lambda: windows(2.5), "window width"),
+        (lambda: windows(7)(EXTENT), "has 6 layers"),
+        (lambda: windows(2, kind="blok"), "did you mean 'block'"),
+        (lambda: windows(2, kind="attention_head"), "heads"),
+        (lambda: pairs([A_SITE]), "at least two"),
+        (lambda: pairs([A_SITE], [A_SITE]), "at least two"),
+        (lambda: gather([], EXTENT), "at least one"),
+        (lambda: gather([[]], EXTENT), "empty"),
+        (lambda: gather([[A_SITE], A_SITE], EXTENT), "twice"),
+        (lambda: gather([[A_SITE, "block"]], EXTENT), "not a site"),
+        (lambda: gather(all_tokens(6), EXTENT), "layer 6"),
+        (lambda: gather(7, EXTENT), "cells 7"),
+    ],
+)
+def test_cells_that_cannot_be_are_refused(wrong, says):
+    with pytest.raises(SiteError, match=says):
+        wrong()
 
 
 @pytest.mark.parametrize("collection", [list, tuple, iter, set, dict.fromkeys])

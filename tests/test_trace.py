@@ -14,7 +14,7 @@ from scenes_helper import VISIBLE, Truth, question_of, visible
 
 import nnblip
 from nnblip.results import VARIABLES
-from nnblip.sites import KINDS, TEXT_COMPONENTS, Site
+from nnblip.sites import TEXT_COMPONENTS, WHOLE_KINDS, Site
 
 TYPES = ("color", "object", "number", "location")
 
@@ -36,7 +36,7 @@ def agree(found, expected):
     nu=st.sampled_from([2.0, 5.0]),  # at 10, float32 itself is no better than 1e-4
     seed=st.integers(0, 3),
     cells=st.lists(
-        st.tuples(st.sampled_from(TEXT_COMPONENTS), st.sampled_from(KINDS), st.integers(0, 5), st.integers(0, 8)),
+        st.tuples(st.sampled_from(TEXT_COMPONENTS), st.sampled_from(WHOLE_KINDS), st.integers(0, 5), st.integers(0, 8)),
         min_size=6,
         max_size=6,
     ),
@@ -48,7 +48,7 @@ def test_random_cells_of_random_scenes_agree_with_the_oracle(model, index, kind,
     noisy = truth.noisy(nu, seed, draw=1)
     corrupted = truth.restored(noisy)
     assume(truth.clean.probability - corrupted.probability >= VISIBLE)
-    tree = nnblip.causal_trace(model, [pair], nu=nu, draws=2, seed=seed, kinds=KINDS, max_rows=200)
+    tree = nnblip.causal_trace(model, [pair], nu=nu, draws=2, seed=seed, kinds=WHOLE_KINDS, max_rows=200)
     agree(numbers(tree, "clean"), truth.clean)
     agree(numbers(tree, "corrupted", nu=nu, draw=1), corrupted)
     for component, state, layer, token in cells:
@@ -83,7 +83,7 @@ def test_the_last_layer_of_the_decoder_gives_the_clean_answer_back(model):
 
 def test_without_noise_every_cell_is_clean(model):
     image, question, truth = visible(model)
-    tree = nnblip.causal_trace(model, [(image, question)], nu=0, draws=1, kinds=KINDS)
+    tree = nnblip.causal_trace(model, [(image, question)], nu=0, draws=1, kinds=WHOLE_KINDS)
     for node in ("corrupted", *TEXT_COMPONENTS):
         assert (tree[node].probability == tree["clean"].probability).all()
     assert float(tree["clean"].probability[0]) == pytest.approx(truth.clean.probability, abs=1e-6)
@@ -182,8 +182,8 @@ def test_the_same_settings_give_the_same_bits_in_any_order(model):
 @pytest.mark.parametrize("max_rows", [2, 7, 50])
 def test_fewer_rows_in_a_pass_change_nothing(model, max_rows):
     image, question, _ = visible(model)
-    whole = nnblip.causal_trace(model, [(image, question)], draws=1, kinds=KINDS, max_rows=None)
-    parts = nnblip.causal_trace(model, [(image, question)], draws=1, kinds=KINDS, max_rows=max_rows)
+    whole = nnblip.causal_trace(model, [(image, question)], draws=1, kinds=WHOLE_KINDS, max_rows=None)
+    parts = nnblip.causal_trace(model, [(image, question)], draws=1, kinds=WHOLE_KINDS, max_rows=max_rows)
     for component in TEXT_COMPONENTS:
         difference = abs(whole[component].probability - parts[component].probability)
         assert difference.max() <= 1e-6
