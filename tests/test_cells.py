@@ -81,7 +81,7 @@ def test_all_heads_of_a_layer_are_what_the_sublayer_adds(model, seen):
 
 
 def test_noising_everything_is_the_corrupted_run_and_denoising_everything_the_clean_one(model, seen):
-    image, question, truth = seen
+    image, question, _ = seen
     for direction, expected in (("denoising", "clean"), ("noising", "corrupted")):
         tree = nnblip.causal_trace(model, [(image, question)], draws=2, cells=all_tokens(5), direction=direction)
         assert tree.attrs["direction"] == direction
@@ -99,9 +99,9 @@ def test_a_window_of_one_layer_is_the_heatmap(model, seen):
         model, [(image, question)], draws=1, kinds=["crossattention"], cells=windows([1, 3], kind="crossattention")
     )
     cells = tree["cells"]
-    single = cells.probability.isel(cell=cells.width.values == 1).values.reshape(6, 9)
+    single = cells.probability.isel(cell=cells["width"].values == 1).values.reshape(6, 9)
     np.testing.assert_array_equal(single, tree["question_encoder"].probability.values.reshape(6, 9))
-    assert set(cells.width.values) == {1, 3} and int((cells.width == 3).sum()) == 4 * 9
+    assert set(cells["width"].values) == {1, 3} and int((cells["width"] == 3).sum()) == 4 * 9
 
 
 def test_cells_of_questions_of_different_lengths_stand_side_by_side(model):
