@@ -18,6 +18,7 @@ not been stopped.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import time
@@ -491,6 +492,27 @@ def write_card(folder: Path) -> None:
         card = card.replace("{" + name + "}", text)
     (folder / "README.md").write_text(card)
     print(card)
+    draw_example(model, folder.parent / "example.png")
+
+
+def draw_example(model: Any, path: Path) -> None:
+    """The picture of the README: a bundled scene beside its two heatmaps."""
+    import nnblip
+
+    example = nnblip.demo.examples()[0]
+    tree = nnblip.causal_trace(model, [example], nu=5.0, draws=10)
+    parts = [Image.open(example.image).resize((640, 640), Image.Resampling.NEAREST)]
+    for component in ("question_encoder", "answer_decoder"):
+        memory = io.BytesIO()
+        nnblip.plot.heatmap(tree, component).savefig(memory, dpi=150)
+        parts.append(Image.open(memory).convert("RGB"))
+    height, gap = max(part.height for part in parts), 40
+    sheet = Image.new("RGB", (sum(part.width + gap for part in parts), height), "white")
+    left = gap // 2
+    for part in parts:
+        sheet.paste(part, (left, (height - part.height) // 2))
+        left += part.width + gap
+    sheet.quantize(128).save(path, optimize=True)
 
 
 def main() -> None:
