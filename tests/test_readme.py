@@ -25,7 +25,7 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture
 def stranger(tmp_path):
     """A folder with a picture, and a hub cache in which the paper's model id leads to the small model."""
-    shutil.copy(demo.HERE / "scenes" / "scene00.png", tmp_path / "photo.jpg")
+    shutil.copy(demo.HERE / "scenes" / "scene10.png", tmp_path / "photo.jpg")
     cache = tmp_path / "hub" / "models--Salesforce--blip-vqa-base"
     shutil.copytree(demo.MODEL, cache / "snapshots" / "0123abcd")
     (cache / "refs").mkdir()
