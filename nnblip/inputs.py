@@ -94,27 +94,33 @@ def load_image(image: Any) -> Image.Image:
     given = f"image {str(image)!r:.200}"
     name = given if isinstance(image, str | Path) else f"the {type(image).__name__} given as image"
     if isinstance(image, np.ndarray):
-        image = _from_array(image)
-    elif isinstance(image, str | Path):
-        path = Path(image)
-        try:
-            size = path.stat().st_size if path.is_file() else None
-        except OSError:  # a name longer than names can be
-            size = None
-        if size is None:
-            raise InputError(f"{name}: there is no such file")
-        if size == 0:
-            raise InputError(f"{name}: the file is empty")
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                image = Image.open(path)
-        except Image.DecompressionBombError as error:
-            raise InputError(f"{name}: too large, more than {MAX_PIXELS:,} pixels") from error
-        except Exception as error:  # Pillow's readers raise whatever they stumble on
-            raise InputError(f"{name}: not an image that Pillow can read ({error})") from error
-    elif not isinstance(image, Image.Image):
+        return _upright(_from_array(image), name)
+    if isinstance(image, Image.Image):
+        return _upright(image, name)
+    if not isinstance(image, str | Path):
         raise InputError(f"{name}: expected a path, a PIL image or an array")
+    path = Path(image)
+    try:
+        size = path.stat().st_size if path.is_file() else None
+    except OSError:  # a name longer than names can be
+        size = None
+    if size is None:
+        raise InputError(f"{name}: there is no such file")
+    if size == 0:
+        raise InputError(f"{name}: the file is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(path)
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{name}: too large, more than {MAX_PIXELS:,} pixels") from error
+    except Exception as error:  # Pillow's readers raise whatever they stumble on
+        raise InputError(f"{name}: not an image that Pillow can read ({error})") from error
+    with opened:
+        return _upright(opened, name)
+
+
+def _upright(image: Image.Image, name: str) -> Image.Image:
     width, height = image.size
     if not width * height:
         raise InputError(f"{name}: it has no pixels ({width} x {height})")

@@ -72,7 +72,7 @@ def test_the_commands_run(stranger):
 
 
 def test_every_file_of_the_package_is_in_the_layout():
-    layout = blocks("")[0]
+    (layout,) = blocks("text")
     for path in sorted((ROOT / "nnblip").iterdir()):
         if path.name.startswith("__"):
             continue
