@@ -265,7 +265,17 @@ def limit(b: Bench, series: Series) -> list[Row]:
         row("matrix products, best of the map's shapes", shapes / 1e9, "GFLOP/s"),
         row("map's share of the limit, its shapes", 100 * flops / shapes / one_pass, "%", "at least", 75),
         row("map's share of the limit, square", 100 * flops / square / one_pass, "%"),
+        row("map's time inside matrix products", 100 * share_in_products(b), "%"),
     ]
+
+
+def share_in_products(b: Bench) -> float:
+    """How much of the map's time passes in matrix products and fused attention: what is left is the rest's share."""
+    with torch.profiler.profile() as profiler:
+        b.run_map()
+    spent = {event.key: event.self_cpu_time_total + event.self_device_time_total for event in profiler.key_averages()}
+    inside = sum(time for name, time in spent.items() if name.endswith(("mm", "mm_")) or "attention" in name)
+    return inside / sum(spent.values())
 
 
 def memory(b: Bench, _: Series) -> list[Row]:
