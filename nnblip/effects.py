@@ -18,7 +18,6 @@ brought causal tracing to BLIP.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -28,6 +27,18 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from nnblip.errors import NnblipError
+from nnblip.reading import (
+    choose,
+    maps,
+    node_of,
+    over_draws,
+    restored,
+    restored_names,
+    root_of,
+    spoken,
+    token_texts,
+    tree_of,
+)
 from nnblip.results import VARIABLES
 
 #: The smallest total effect by which an indirect effect is divided.
@@ -92,9 +103,9 @@ def total_effect(tree: xr.DataTree) -> xr.DataTree:
     Raises:
         NnblipError: if a node or variable is missing, or the nodes' labels differ.
     """
-    clean, corrupted = _node(tree, "clean"), _node(tree, "corrupted")
+    clean, corrupted = node_of(tree, "clean"), node_of(tree, "corrupted")
     effect = _difference(clean, corrupted, "total effect", "/clean and /corrupted", attrs=corrupted.attrs)
-    return _tree(tree, dict.fromkeys(("corrupted", *_restored_names(tree)), effect))
+    return tree_of(tree, dict.fromkeys(("corrupted", *restored_names(tree)), effect))
 
 
 def indirect_effect(tree: xr.DataTree) -> xr.DataTree:
@@ -116,7 +127,7 @@ def indirect_effect(tree: xr.DataTree) -> xr.DataTree:
         NnblipError: if a node or variable is missing, or the nodes' labels differ.
     """
     noising = tree.attrs.get("direction") == "noising"
-    reference = _node(tree, "clean" if noising else "corrupted")
+    reference = node_of(tree, "clean" if noising else "corrupted")
     effects = {}
     for name, node in restored(tree).items():
         nodes = f"/{name} and /{'clean' if noising else 'corrupted'}"
@@ -124,7 +135,7 @@ def indirect_effect(tree: xr.DataTree) -> xr.DataTree:
         effect = _difference(*pair, "indirect effect", nodes, attrs=node.attrs)
         # subtracting may put the reference's dimensions first
         effects[name] = effect.transpose(*node[VARIABLES[0]].dims, ...)
-    return _tree(tree, effects)
+    return tree_of(tree, effects)
 
 
 def interaction(tree: xr.DataTree) -> xr.Dataset:
@@ -157,7 +168,7 @@ def interaction(tree: xr.DataTree) -> xr.Dataset:
     for variable in VARIABLES:
         first, second = (cells[variable].sel(cell=[found[name][k] for name in names]).values for k in (0, 1))
         pairs[variable] = pairs[variable] - first - second
-        pairs[variable].attrs = {"long_name": f"interaction on {_spoken(variable)}"}
+        pairs[variable].attrs = {"long_name": f"interaction on {spoken(variable)}"}
     return pairs
 
 
@@ -183,7 +194,7 @@ def relevance(tree: xr.DataTree, threshold: float = THRESHOLD) -> xr.DataTree:
             threshold is not a positive number.
     """
     _positive(threshold)
-    total = _difference(_node(tree, "clean"), _node(tree, "corrupted"), "", "/clean and /corrupted", attrs={})
+    total = _difference(node_of(tree, "clean"), node_of(tree, "corrupted"), "", "/clean and /corrupted", attrs={})
     shares = {}
     for name, node in indirect_effect(tree).children.items():
         effect = node.to_dataset()
@@ -199,12 +210,12 @@ def relevance(tree: xr.DataTree, threshold: float = THRESHOLD) -> xr.DataTree:
                 output_dtypes=[effect[variable].dtype],
             )
             share[variable].attrs = effect[variable].attrs | {
-                "long_name": f"relevance by {_spoken(variable)}",
+                "long_name": f"relevance by {spoken(variable)}",
                 "units": "1",
                 "threshold": threshold,
             }
         shares[name] = share
-    return _tree(tree, shares)
+    return tree_of(tree, shares)
 
 
 def gamma(tree: xr.DataTree, threshold: float = THRESHOLD) -> xr.Dataset:
@@ -227,16 +238,16 @@ def gamma(tree: xr.DataTree, threshold: float = THRESHOLD) -> xr.Dataset:
             and token.
     """
     means = {}
-    for name, node in _maps(relevance(tree, threshold)).items():
+    for name, node in maps(relevance(tree, threshold)).items():
         share = node["probability"]
         inner = [dim for dim in share.dims if dim not in ("example", "nu", "draw", "kind")]
         # Without the node's other coordinates, which may differ between components.
         mean = share.mean(inner).reset_coords(drop=True)
-        mean.attrs = share.attrs | {"long_name": f"Γ(ν) of {_spoken(name)}"}
+        mean.attrs = share.attrs | {"long_name": f"Γ(ν) of {spoken(name)}"}
         means[name] = mean
     kinds = list(dict.fromkeys(kind for mean in means.values() for kind in mean["kind"].values.tolist()))
-    root = _root(tree)
-    coords = {**_node(tree, "clean").coords, **root.coords}
+    root = root_of(tree)
+    coords = {**node_of(tree, "clean").coords, **root.coords}
     result = {name: mean.reindex(kind=kinds) for name, mean in means.items()}
     return xr.Dataset(result, attrs=root.attrs).assign_coords(coords)
 
@@ -296,7 +307,7 @@ def strongest(
     tree = choose(choose(tree, "nu", nu), "example", example)
     effects, shares = indirect_effect(tree), relevance(tree, threshold)
     sites = []
-    for name, node in _maps(tree).items():
+    for name, node in maps(tree).items():
         effect = over_draws(effects[name].to_dataset()["probability"])
         share = over_draws(shares[name].to_dataset()["probability"]).transpose(*effect.dims).values
         probability = over_draws(node["probability"]).transpose(*effect.dims).values
@@ -320,129 +331,6 @@ def strongest(
     return sorted(sites, key=lambda site: -site.indirect_effect)[:n]
 
 
-# ---- reading a tree --------------------------------------------------------------------------
-
-
-def restored(tree: xr.DataTree) -> dict[str, xr.Dataset]:
-    """The restored nodes of a tree by name: every node other than clean and corrupted.
-
-    Raises:
-        NnblipError: if there is none, or one lacks a variable.
-    """
-    names = _restored_names(tree)
-    if not names:
-        raise NnblipError(
-            f"the result has no restored node; expected at least one such as /question_encoder besides"
-            f" /clean and /corrupted, and found {_listed(tree)}. Trace at least one component."
-        )
-    return {name: _node(tree, name) for name in names}
-
-
-def choose(tree: xr.DataTree, dim: str, label: object = None) -> xr.DataTree:
-    """The tree at one label of `example` or `nu`; without a label, at the only one there is.
-
-    Raises:
-        NnblipError: that lists the labels, if there are several and none is given, or none
-            is the one given.
-    """
-    if dim not in _root(tree).coords:
-        raise NnblipError(f"the result has no coordinate {dim!r} at its root, as every trace gives one.")
-    have = np.atleast_1d(tree.coords[dim].values).tolist()
-    listed = ", ".join(f"{value:g}" if isinstance(value, float) else repr(value) for value in have[:10])
-    listed += f" and {len(have) - 10} more" if len(have) > 10 else ""
-    if label is None:
-        if len(have) != 1:
-            raise NnblipError(f"the result has {len(have)} values of {dim}: {listed}. Choose one with {dim}=.")
-        at = 0
-    else:
-        matches = [i for i, value in enumerate(have) if _same(value, label)]
-        if not matches:
-            near = _nearest(label, have)
-            hint = "." if near is None else f"; did you mean {near!r}?"
-            raise NnblipError(f"{dim} {label!r} is not in the result{hint} It has: {listed}.")
-        at = matches[0]
-    return tree.isel({dim: at}) if tree.coords[dim].ndim else tree
-
-
-def _same(value: object, label: object) -> bool:
-    if isinstance(value, float):
-        return isinstance(label, (int, float, np.number)) and bool(np.isclose(value, float(label), rtol=1e-6, atol=0))
-    return str(value) == str(label)
-
-
-def _nearest(label: object, have: list[Any]) -> Any:
-    if isinstance(have[0], float):
-        return min(have, key=lambda value: abs(value - float(label))) if isinstance(label, (int, float)) else None
-    near = difflib.get_close_matches(str(label), [str(value) for value in have], n=1, cutoff=0.5)
-    return near[0] if near else None
-
-
-def _root(tree: xr.DataTree) -> xr.Dataset:
-    """The coordinates and attributes of the root, without variables."""
-    if not isinstance(tree, xr.DataTree):
-        raise NnblipError(f"expected a result of causal_trace, an xarray.DataTree, not {type(tree).__name__}.")
-    root = tree.to_dataset()
-    return root.drop_vars(list(root.data_vars))
-
-
-def _tree(source: xr.DataTree, nodes: Mapping[str, xr.Dataset]) -> xr.DataTree:
-    """A tree of these nodes with the root of another one."""
-    return xr.DataTree.from_dict({"/": _root(source), **nodes}, name=source.name)
-
-
-def _restored_names(tree: xr.DataTree) -> list[str]:
-    _root(tree)
-    return [name for name in tree.children if name not in ("clean", "corrupted")]
-
-
-def _node(tree: xr.DataTree, name: str) -> xr.Dataset:
-    """A node as a Dataset, with the coordinates it inherits; checked to have the variables."""
-    _root(tree)
-    if name not in tree.children:
-        raise NnblipError(
-            f"the result has no node /{name}; expected /clean, /corrupted and one node per traced"
-            f" component, and found {_listed(tree)}. Give the result of causal_trace, not an effect."
-        )
-    node = tree.children[name].to_dataset()
-    missing = [variable for variable in VARIABLES if variable not in node.data_vars]
-    if missing:
-        raise NnblipError(
-            f"node /{name} has no variable {', '.join(missing)}; expected {', '.join(VARIABLES)}, and found"
-            f" {', '.join(map(str, node.data_vars)) or 'none'}."
-        )
-    return node
-
-
-def _maps(tree: xr.DataTree) -> dict[str, xr.Dataset]:
-    """The restored nodes that have layers and tokens."""
-    nodes = restored(tree)
-    maps = {name: node for name, node in nodes.items() if {"kind", "layer", "token"} <= set(node.probability.dims)}
-    if not maps:
-        found = "; ".join(f"/{name} ({', '.join(map(str, node.probability.dims))})" for name, node in nodes.items())
-        raise NnblipError(f"no restored node has the dimensions kind, layer and token; found {found}.")
-    return maps
-
-
-def _listed(tree: xr.DataTree) -> str:
-    return ", ".join(f"/{name}" for name in tree.children) or "no nodes"
-
-
-def _spoken(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def token_texts(node: xr.Dataset) -> list[str]:
-    """Text of each token of one example, "" for padding and where the result has no texts."""
-    if "token_text" not in node.coords:
-        return [""] * node.sizes["token"]
-    return [text if isinstance(text, str) else "" for text in node["token_text"].values.tolist()]
-
-
-def over_draws(values: xr.DataArray) -> xr.DataArray:
-    """Mean over the draws of the noise, of those that are defined."""
-    return values.mean("draw") if "draw" in values.dims else values
-
-
 def _positive(threshold: float) -> None:
     if not (isinstance(threshold, (int, float, np.number)) and math.isfinite(threshold) and threshold > 0):
         raise NnblipError(f"threshold is {threshold!r}: expected a positive number such as {THRESHOLD}.")
@@ -460,6 +348,6 @@ def _difference(a: xr.Dataset, b: xr.Dataset, effect: str, nodes: str, attrs: Ma
         except xr.AlignmentError as error:
             raise NnblipError(f"the labels of {nodes} differ, so they are not of one run: {error}") from error
         variables[name] = left - right
-        variables[name].attrs = a[name].attrs | {"long_name": f"{effect} on {_spoken(name)}"}
+        variables[name].attrs = a[name].attrs | {"long_name": f"{effect} on {spoken(name)}"}
     coords = {**b.coords, **a.coords}
     return xr.Dataset(variables, attrs=dict(attrs)).assign_coords(coords)

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
-from nnblip import effects
+from nnblip import effects, reading
 from nnblip.errors import NnblipError, one_of
 
 VALUES = ("probability", "indirect_effect", "relevance")
@@ -68,9 +68,9 @@ def heatmap(
             is suggested), or `nu` or `example` is left out where there are several.
     """
     one_of(value, VALUES, "value")
-    one_of(component, effects.restored(tree), "component")
-    tree = effects.choose(effects.choose(tree, "nu", nu), "example", example)
-    node = effects.restored(tree)[component]
+    one_of(component, reading.restored(tree), "component")
+    tree = reading.choose(reading.choose(tree, "nu", nu), "example", example)
+    node = reading.restored(tree)[component]
     values = _values(tree, component, value, threshold)
     expected = [dim for dim in ("draw", "kind", "layer", "token") if dim != "draw" or "draw" in values.dims]
     if set(values.dims) != set(expected):
@@ -80,11 +80,11 @@ def heatmap(
         )
     one_of(kind, node["kind"].values.tolist(), f"kind of {component}")
 
-    texts = effects.token_texts(node)
+    texts = reading.token_texts(node)
     present = node["probability"].notnull().any([dim for dim in values.dims if dim != "token"]).values
     shown = [i for i, text in enumerate(texts) if text or present[i]]
     values = values.sel(kind=kind).isel(token=shown)
-    numbers = effects.over_draws(values).transpose("token", "layer").values
+    numbers = reading.over_draws(values).transpose("token", "layer").values
     labels = [f"{texts[i]}  {node['token'].values[i]}".strip() for i in shown]
     layers = [str(layer) for layer in node["layer"].values]
 
@@ -138,7 +138,7 @@ def _values(tree: xr.DataTree, component: str, value: str, threshold: float) -> 
 
 def _clean_and_corrupted(tree: xr.DataTree) -> tuple[float, float]:
     clean, corrupted = (tree[name].to_dataset()["probability"] for name in ("clean", "corrupted"))
-    return float(clean), float(effects.over_draws(corrupted))
+    return float(clean), float(reading.over_draws(corrupted))
 
 
 def _norm(tree: xr.DataTree, numbers: NDArray[Any], value: str) -> Normalize:
@@ -245,7 +245,7 @@ def gamma(tree: xr.DataTree, *, kind: str = "block", threshold: float = effects.
     """
     curves = effects.gamma(tree, threshold)
     one_of(kind, curves["kind"].values.tolist(), "kind")
-    nodes = effects.restored(tree)
+    nodes = reading.restored(tree)
     names = [str(name) for name in curves if kind in nodes[str(name)]["kind"].values]
     tables = {name: _tables(curves[name].sel(kind=kind)) for name in names}
     nus = np.atleast_1d(curves["nu"].values).astype(float)

@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from nnblip.errors import NnblipError, ResultError
-from nnblip.sites import HEAD_KINDS
+from nnblip.sites import COMPONENTS, HEAD_KINDS
 
 VARIABLES = ("probability", "log_probability", "logit_difference")
 #: Dimensions of the nodes that are always there, and of a component's node.
@@ -127,7 +127,10 @@ def check(tree: xr.DataTree) -> xr.DataTree:
     Raises:
         ResultError: naming the node, variable or dimension that is missing.
     """
-    components = {node: COMPONENT_DIMS for node in tree.children if node in ("question_encoder", "answer_decoder")}
+    shapes = {CELLS: CELLS_DIMS}
+    for component in COMPONENTS:
+        shapes |= {component: COMPONENT_DIMS, component + HEADS: HEADS_DIMS}
+    components = {node: shapes[node] for node in tree.children if node in shapes}
     for node, dims in (DIMS | components).items():
         if node not in tree.children:
             raise ResultError(f"result has no node /{node}; it has: {', '.join(tree.children) or 'none'}")
