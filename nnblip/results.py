@@ -127,7 +127,7 @@ def check(tree: xr.DataTree) -> xr.DataTree:
     Raises:
         ResultError: naming the node, variable or dimension that is missing.
     """
-    shapes = {CELLS: CELLS_DIMS}
+    shapes: dict[str, tuple[str, ...]] = {CELLS: CELLS_DIMS}
     for component in COMPONENTS:
         shapes |= {component: COMPONENT_DIMS, component + HEADS: HEADS_DIMS}
     components = {node: shapes[node] for node in tree.children if node in shapes}
