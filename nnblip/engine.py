@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -56,6 +56,7 @@ def run_plan(
     rival: int,
     donor: States,
     plan: Plan,
+    frozen: Collection[str] = (),
 ) -> Outcome:
     """The outcome of every row of a plan, from one pass.
 
@@ -68,8 +69,11 @@ def run_plan(
         rival: see `nnblip.outcome.rival_of`.
         donor: the states that restored rows get.
         plan: which rows are born where, and what is written into them.
+        frozen: kinds that restored rows take from the row without restoring, in the
+            component in which they were born.
     """
-    return outcome_of(_run(model, encoded, image_embeds, answer_ids, plan, restore=donor), answer_ids, rival)
+    logits = _run(model, encoded, image_embeds, answer_ids, plan, restore=donor, frozen=frozen)
+    return outcome_of(logits, answer_ids, rival)
 
 
 @torch.no_grad()
@@ -82,6 +86,7 @@ def _run(
     *,
     restore: States | None = None,
     save: States | None = None,
+    frozen: Collection[str] = (),
 ) -> Float[Tensor, "row position word"]:
     """One pass: the logits of every row; states are restored from `restore`, those of row 0 kept in `save`."""
     with model.trace(**model.forward_inputs(encoded, answer_ids), use_cache=False):
@@ -93,6 +98,8 @@ def _run(
                     if kind == "crossattention_head":
                         _share_keys(getattr(model, component).layer[layer].crossattention.self)
                     point = Point(component, kind, layer)
+                    if kind in frozen:
+                        _freeze(model, point, plan)
                     if restore is not None and point in plan.steps:
                         _bear(model, point, plan)
                         write_states(model, point, plan, restore)
@@ -115,6 +122,15 @@ def _bear(model: BlipVQA, point: Point, plan: Plan) -> None:
     elif births:
         state = model.read_state(*point)
         model.write_state(*point, torch.cat([state, state[:1].expand(births, -1, -1)]))
+
+
+def _freeze(model: BlipVQA, point: Point, plan: Plan) -> None:
+    """Inside a trace: give the rows born in this component the state of the row without restoring."""
+    first = 1 if point.component == "question_encoder" else _rows_before_decoder(plan)
+    state = model.read_state(*point)
+    if len(state) > first:
+        rest = state[:1].expand(len(state) - first, -1, -1)
+        model.write_state(*point, torch.cat([state[:first], rest]))
 
 
 def _rows_before_decoder(plan: Plan) -> int:

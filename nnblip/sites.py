@@ -29,6 +29,8 @@ KINDS = (
 )  # fmt: skip
 HEAD_KINDS = ("attention_head", "crossattention_head")
 WHOLE_KINDS = tuple(kind for kind in KINDS if kind not in HEAD_KINDS)
+#: What `freeze` can keep: a sublayer, by the kind that it adds to the stream.
+SUBLAYERS = {"attention": "attention_out", "crossattention": "crossattention_out", "mlp_out": "mlp_out"}
 
 
 @dataclass(frozen=True, slots=True)

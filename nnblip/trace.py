@@ -18,7 +18,18 @@ from nnblip.noise import Noise, check_nu, corrupt, get_noise, unit_noise
 from nnblip.outcome import Outcome, outcome_of, rival_of
 from nnblip.plan import make_plans
 from nnblip.roles import roles
-from nnblip.sites import HEAD_KINDS, KINDS, TEXT_COMPONENTS, WHOLE_KINDS, Cell, Extent, describe, gather, heatmap
+from nnblip.sites import (
+    HEAD_KINDS,
+    KINDS,
+    SUBLAYERS,
+    TEXT_COMPONENTS,
+    WHOLE_KINDS,
+    Cell,
+    Extent,
+    describe,
+    gather,
+    heatmap,
+)
 
 if TYPE_CHECKING:
     from nnblip.model import BlipVQA
@@ -39,6 +50,7 @@ def causal_trace(
     components: Sequence[str] = TEXT_COMPONENTS,
     cells: Any = None,
     direction: str = "denoising",
+    freeze: Iterable[str] = (),
     max_rows: int | None = 256,
     progress: bool | None = None,
 ) -> xr.DataTree:
@@ -64,6 +76,10 @@ def causal_trace(
         direction: "denoising", a corrupted run in which states are put back (does the state
             suffice?), or "noising", a clean run in which they are replaced by their corrupted
             values (is it needed?).
+        freeze: sublayers ("attention", "crossattention", "mlp_out") whose later outputs, in the
+            component where a row's first state is restored, stay what they are in the run
+            without restoring. BLIP's later question-encoder layers read the corrupted image
+            again; with `freeze={"crossattention"}` a restored state cannot steer what they read.
         max_rows: at most so many rows in a pass; smaller is slower and needs less memory.
         progress: a bar on the terminal; by default where there is one.
 
@@ -77,7 +93,7 @@ def causal_trace(
     Raises:
         NnblipError: for a bad setting or example, with its number.
     """
-    settings = Settings.of(nu, draws, noise, seed, kinds, components, cells, direction, max_rows)
+    settings = Settings.of(nu, draws, noise, seed, kinds, components, cells, direction, freeze, max_rows)
     given = [Example.of(example) for example in _several(examples)]
     total = len(given) * settings.draws * len(settings.nu)
     traced: list[results.Traced] = []
@@ -88,8 +104,9 @@ def causal_trace(
             except NnblipError as error:
                 raise type(error)(f"example {number}: {error}") from error
     attrs = provenance.attributes(
-        model, noise=repr(settings.noise), seed=settings.seed, draws=settings.draws, direction=direction
-    )
+        model, noise=repr(settings.noise), seed=settings.seed, draws=settings.draws, direction=direction,
+        freeze=", ".join(settings.freeze),
+    )  # fmt: skip
     return results.build(_distinct(traced), settings.nu, settings.draws, settings.kinds, attrs)
 
 
@@ -105,12 +122,13 @@ class Settings:
     components: tuple[str, ...]
     cells: Any
     direction: str
+    freeze: tuple[str, ...]
     max_rows: int | None
 
     @classmethod
     def of(
         cls, nu: Any, draws: Any, noise: Any, seed: Any, kinds: Any, components: Any, cells: Any, direction: Any,
-        max_rows: Any,
+        freeze: Any, max_rows: Any,
     ) -> Settings:  # fmt: skip
         """Raises `NnblipError` for what cannot be used."""
         if kinds is None:
@@ -124,6 +142,7 @@ class Settings:
             _names(components, TEXT_COMPONENTS, "component"),
             cells,
             one_of(direction, DIRECTIONS, "direction"),
+            tuple(sorted(_names(freeze, SUBLAYERS, "sublayer"))) if freeze else (),
             None if max_rows is None else whole(max_rows, "max_rows", 2),
         )
 
@@ -134,6 +153,9 @@ class Settings:
         nodes = {name: heatmap(extent, name, whole_kinds) for name in self.components}
         nodes |= {name + results.HEADS: heatmap(extent, name, head_kinds) for name in self.components}
         nodes[results.CELLS] = [] if self.cells is None else gather(self.cells, extent)
+        for site in (site for cells in nodes.values() for cell in cells for site in cell):
+            if site.head is not None and site.kind.removesuffix("_head") in self.freeze:
+                raise SiteError(f"{site}: its own sublayer is frozen, so restoring it would change nothing")
         return {name: cells for name, cells in nodes.items() if cells}
 
 
@@ -154,6 +176,7 @@ def trace_example(
     nodes = settings.nodes(extent)
     cells = [cell for there in nodes.values() for cell in there]
     plans = make_plans(cells, extent.layers, settings.max_rows, engine.least_rows(extent))
+    frozen = frozenset(SUBLAYERS[name] for name in settings.freeze)
     corrupted = np.empty((3, len(settings.nu), settings.draws), np.float32)
     restored = np.empty((3, len(settings.nu), settings.draws, len(cells)), np.float32)
     for draw in range(settings.draws):
@@ -167,7 +190,7 @@ def trace_example(
                 base = embeds
                 corrupted[:, level, draw] = _stack(outcome_of(damaged, answer_ids, rival))[:, 0]
             for plan in plans:
-                rows = _stack(engine.run_plan(model, encoded, base, answer_ids, rival, donor, plan))
+                rows = _stack(engine.run_plan(model, encoded, base, answer_ids, rival, donor, plan, frozen))
                 if settings.direction == "denoising":
                     corrupted[:, level, draw] = rows[:, 0]
                 for row, cell in enumerate(plan.cells):
@@ -235,7 +258,7 @@ def _ladder(nu: float | Sequence[float]) -> tuple[float, ...]:
     return ladder
 
 
-def _names(given: Sequence[str], allowed: Sequence[str], what: str) -> tuple[str, ...]:
+def _names(given: Iterable[str], allowed: Iterable[str], what: str) -> tuple[str, ...]:
     names = (given,) if isinstance(given, str) else tuple(given)
     for name in names:
         one_of(name, allowed, what, SiteError)

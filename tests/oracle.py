@@ -176,7 +176,7 @@ def states(module, image_embeds, input_ids, answer_ids):
     return saved
 
 
-def restored(module, noisy_embeds, input_ids, answer_ids, rival, clean_states, sites):
+def restored(module, noisy_embeds, input_ids, answer_ids, rival, clean_states, sites, frozen=()):
     """The outcome of a corrupted run with the states at `sites` put back to clean.
 
     A site is any object with the attributes component, kind, layer, token and head
@@ -185,6 +185,10 @@ def restored(module, noisy_embeds, input_ids, answer_ids, rival, clean_states, s
 
     Nothing here knows which run is clean: it is a run on the given embeds, with states
     taken from a donor run. With the roles swapped it is `noising`.
+
+    The kinds in `frozen` (attention_out, ...) keep, in every layer of the component where
+    the first site lies, the value of the same run with nothing restored. Before the first
+    site they have it anyway.
     """
 
     def write(site):
@@ -201,7 +205,20 @@ def restored(module, noisy_embeds, input_ids, answer_ids, rival, clean_states, s
 
         return KINDS[site.kind](layer), hook
 
-    hooks = [write(site) for site in sites]
+    def keep(kind, layer, value):
+        def hook(submodule, args, output):
+            assert output.shape == value.shape
+            return value
+
+        return KINDS[kind](layer), hook
+
+    hooks = []
+    if frozen:
+        alone = states(module, noisy_embeds, input_ids, answer_ids)
+        component = "question_encoder" if any(s.component == "question_encoder" for s in sites) else "answer_decoder"
+        for number, layer in enumerate(COMPONENTS[component](module)):
+            hooks += [keep(kind, layer, alone[component, kind, number]) for kind in frozen]
+    hooks += [write(site) for site in sites]  # after the frozen ones, which they overwrite
     logits = run(module, noisy_embeds, input_ids, answer_ids, hooks)
     return outcome(logits, answer_ids, rival)
 

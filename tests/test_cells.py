@@ -66,6 +66,45 @@ def test_random_sets_of_sites_agree_with_the_oracle(model, seen, cells):
         agree(numbers(noised, "cells", nu=5, draw=0, cell=name), expected)
 
 
+whole_sites = sites.filter(lambda site: site.head is None)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    cells=st.lists(st.sets(whole_sites, min_size=1, max_size=3), min_size=3, max_size=8, unique_by=frozenset),
+    freeze=st.sets(st.sampled_from(["attention", "crossattention", "mlp_out"]), min_size=1),
+)
+def test_frozen_sublayers_agree_with_the_oracle(model, seen, cells, freeze):
+    image, question, truth = seen
+    cells = [sorted(cell, key=str) for cell in cells]
+    frozen = [f"{name.removesuffix('_out')}_out" for name in sorted(freeze)]
+    noisy = truth.noisy(5.0)
+    tree = nnblip.causal_trace(model, [(image, question)], draws=1, cells=cells, freeze=freeze, max_rows=6)
+    agree(numbers(tree, "corrupted", nu=5, draw=0), truth.restored(noisy))
+    for cell in cells:
+        expected = oracle.restored(
+            model._module, noisy, truth.ids, truth.answer, truth.rival, truth.states, cell, frozen
+        )
+        agree(numbers(tree, "cells", nu=5, draw=0, cell=describe(tuple(cell))["cell"]), expected)
+
+
+def test_freezing_cross_attention_changes_what_a_restored_state_can_do(model, seen):
+    image, question, _ = seen
+    free = nnblip.causal_trace(model, [(image, question)], draws=5)
+    kept = nnblip.causal_trace(model, [(image, question)], draws=5, freeze={"crossattention"})
+    assert kept.attrs["freeze"] == "crossattention" and free.attrs["freeze"] == ""
+    difference = abs(free["question_encoder"].probability - kept["question_encoder"].probability)
+    assert difference.sel(layer=5).max() < 1e-6, "after the last layer there is nothing left to freeze"
+    assert difference.sel(layer=slice(0, 4)).max() > 0.01
+
+
+@pytest.mark.parametrize("kind", HEAD_KINDS)
+def test_a_head_whose_own_sublayer_is_frozen_is_refused(model, seen, kind):
+    image, question, _ = seen
+    with pytest.raises(SiteError, match="its own sublayer is frozen"):
+        nnblip.causal_trace(model, [(image, question)], draws=1, kinds=[kind], freeze=[kind.removesuffix("_head")])
+
+
 def test_all_heads_of_a_layer_are_what_the_sublayer_adds(model, seen):
     image, question, _ = seen
     cells = []
@@ -147,7 +186,8 @@ def test_a_head_is_restored_by_name_in_a_context(model, seen):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"direction": "noisin"}, {"cells": []}, {"cells": [[]]}, {"cells": 3}, {"kinds": []}]
+    "wrong",
+    [{"direction": "noisin"}, {"cells": []}, {"cells": [[]]}, {"cells": 3}, {"kinds": []}, {"freeze": ["cross"]}],
 )
 def test_bad_cells_and_directions_are_refused(model, seen, wrong):
     image, question, _ = seen
