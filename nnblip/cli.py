@@ -63,7 +63,7 @@ def trace(
     draws
         How many samples of the noise.
     noise
-        multiplicative, additive, uniform or scale.
+        multiplicative, additive, uniform, scale, mean or shuffle.
     kinds
         Which states of a layer.
     seed

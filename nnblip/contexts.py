@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nnblip.errors import NnblipError, SiteError, one_of
 from nnblip.inputs import Encoded
-from nnblip.noise import Noise, check_nu, corrupt, get_noise, unit_noise
+from nnblip.noise import Noise, Swap, check_nu, corrupt, get_noise, unit_noise
 from nnblip.outcome import Outcome, outcome_of, rival_of
 from nnblip.plan import INPUT, Plan, Point, points, restore_in_place
 from nnblip.sites import KINDS, TEXT_COMPONENTS, Site, as_cell
@@ -169,6 +169,7 @@ class CorruptedRun(_Run):
         draw: int,
         noise: str | Noise,
         restore: Site | Iterable[Site] | None,
+        partner: Any = None,
     ) -> None:
         if not isinstance(clean, CleanRun):
             raise NnblipError(
@@ -183,7 +184,11 @@ class CorruptedRun(_Run):
             extent.check(site)
         super().__init__(model, clean.encoded, clean.answer_ids)
         kind = get_noise(noise)
-        unit = unit_noise(kind, tuple(clean.image_embeds.shape), seed, clean.encoded.key, draw)
+        self.rival = clean.rival
+        if isinstance(kind, Swap):
+            unit, self.rival = model.partner(partner, clean.encoded.question, clean.answer_ids)
+        else:
+            unit = unit_noise(kind, tuple(clean.image_embeds.shape), seed, clean.encoded.key, draw)
         self.clean = clean
         self.image_embeds = corrupt(kind, clean.image_embeds, unit, check_nu(nu))
         self.answer = ""
@@ -206,7 +211,7 @@ class CorruptedRun(_Run):
         self._logits, self._cache = output.logits.detach(), output.past_key_values
 
     def _finish(self, model: BlipVQA) -> None:
-        self._outcome = outcome_of(self._logits, self.answer_ids, self.clean.rival)
+        self._outcome = outcome_of(self._logits, self.answer_ids, self.rival)
         self.answer = model.text(self._say(model))
         self._cache = None
 

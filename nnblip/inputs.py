@@ -33,6 +33,8 @@ class Example:
         answer: the answer to trace; the model's own if None.
         question_type: for averages by type.
         id: its name in the result; its content hash if None.
+        partner: another image of which the model answers the same question differently, for
+            noise "swap".
     """
 
     image: Any
@@ -40,6 +42,7 @@ class Example:
     answer: str | None = None
     question_type: str | None = None
     id: str | None = None
+    partner: Any = None
 
     @classmethod
     def of(cls, given: Any) -> Example:

@@ -320,6 +320,28 @@ class BlipVQA(HuggingFaceModel):
         )
         return said
 
+    def partner(
+        self, image: Any, question: str, answer_ids: Sequence[int]
+    ) -> tuple[Float[Tensor, "1 patch hidden"], int]:
+        """For noise "swap": another image's embeddings (float32, CPU) and the first token of the answer there.
+
+        Raises:
+            InputError: if no image is given, or the model's answer there begins alike.
+        """
+        if image is None:
+            raise InputError(
+                "noise 'swap' needs another image: give partner=, as in nnblip.Example(..., partner=image)"
+            )
+        encoded = self.encode(image, question)
+        embeds = self.image_embeds(encoded)
+        other = self.own_answer(encoded, embeds)
+        if other[0] == answer_ids[0]:
+            raise InputError(
+                f"partner: the model answers {self.text(other)!r} there too, so there is nothing to trace;"
+                " expected an image with another answer"
+            )
+        return embeds.float().cpu(), other[0]
+
     def text(self, ids: Sequence[int]) -> str:
         """The text of answer tokens."""
         return inputs.answer_text(self.processor, ids)
@@ -361,6 +383,7 @@ class BlipVQA(HuggingFaceModel):
         draw: int = 0,
         noise: str | Noise = "multiplicative",
         restore: Site | Sequence[Site] | None = None,
+        partner: Any = None,
     ) -> contexts.CorruptedRun:
         """A context manager: run on damaged image embeddings, with states put back to their clean values.
 
@@ -374,11 +397,13 @@ class BlipVQA(HuggingFaceModel):
             draw: which sample of it.
             noise: name or object, see `nnblip.noise`.
             restore: a site or a collection of sites.
+            partner: another image with another answer, for noise "swap"; the logit difference
+                is then to the first token of that answer.
 
         Raises:
             NnblipError: for a bad ν, noise or site, or a `clean` of another model.
         """
-        return contexts.CorruptedRun(self, clean, nu, seed, draw, noise, restore)
+        return contexts.CorruptedRun(self, clean, nu, seed, draw, noise, restore, partner)
 
 
 @contextmanager

@@ -78,8 +78,15 @@ class Uniform:
         return embeds + nu * embeds.std() * unit
 
 
+class _Unvaried:
+    """No randomness: all draws are alike."""
+
+    def unit(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+        return np.zeros(shape, np.float32)
+
+
 @dataclass(frozen=True)
-class Scale:
+class Scale(_Unvaried):
     """`embeds · factor^ν`: no randomness. ν = 1 is the paper's second notebook (factor 0.7691)."""
 
     factor: float = 0.7691
@@ -93,14 +100,48 @@ class Scale:
         if not fits:
             raise NnblipError(f"scale factor {self.factor!r}: expected a number above 0")
 
-    def unit(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-        return np.zeros(shape, np.float32)
-
     def apply(self, embeds: Tensor, unit: Tensor, nu: float) -> Tensor:
         return embeds * self.factor**nu
 
 
-NOISES: dict[str, type] = {kind.name: kind for kind in (Multiplicative, Additive, Uniform, Scale)}
+@dataclass(frozen=True)
+class Mean(_Unvaried):
+    """Every embedding moves by ν towards the mean over the image's embeddings; at ν = 1 all are the mean."""
+
+    name: ClassVar[str] = "mean"
+
+    def apply(self, embeds: Tensor, unit: Tensor, nu: float) -> Tensor:
+        return embeds + nu * (embeds.mean(1, keepdim=True) - embeds)
+
+
+@dataclass(frozen=True)
+class Shuffle(_Gaussian):
+    """Every embedding moves by ν towards that of another place, drawn at random; at ν = 1 patches are shuffled.
+
+    [CLS] stays where it is. The unit noise is only used to draw the order of the places.
+    """
+
+    name: ClassVar[str] = "shuffle"
+
+    def apply(self, embeds: Tensor, unit: Tensor, nu: float) -> Tensor:
+        order = torch.cat([torch.zeros(1, dtype=torch.long), 1 + unit[0, 1:, 0].cpu().argsort()])
+        return embeds + nu * (embeds[:, order.to(embeds.device)] - embeds)
+
+
+@dataclass(frozen=True)
+class Swap(_Unvaried):
+    """Every embedding moves by ν towards that of the partner image; at ν = 1 the model sees the partner.
+
+    In place of unit noise, `apply` gets the partner's embeddings (`Example.partner`).
+    """
+
+    name: ClassVar[str] = "swap"
+
+    def apply(self, embeds: Tensor, unit: Tensor, nu: float) -> Tensor:
+        return embeds + nu * (unit - embeds)
+
+
+NOISES: dict[str, type] = {kind.name: kind for kind in (Multiplicative, Additive, Uniform, Scale, Mean, Shuffle, Swap)}
 
 
 def get_noise(noise: str | Noise) -> Noise:

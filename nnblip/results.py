@@ -27,7 +27,7 @@ HEADS_DIMS = ("example", "nu", "draw", "kind", "layer", "head", "token")
 #: The node of cells of several sites.
 CELLS = "cells"
 CELLS_DIMS = ("example", "nu", "draw", "cell")
-EXAMPLE_COORDS = ("question", "answer", "predicted", "question_type", "image")
+EXAMPLE_COORDS = ("question", "answer", "predicted", "rival", "question_type", "image")
 
 
 @dataclass(frozen=True)

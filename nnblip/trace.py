@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from nnblip import engine, provenance, results
 from nnblip.errors import NnblipError, SiteError, one_of, whole
 from nnblip.inputs import Example, answer_tokens
-from nnblip.noise import Noise, check_nu, corrupt, get_noise, unit_noise
+from nnblip.noise import Noise, Swap, check_nu, corrupt, get_noise, unit_noise
 from nnblip.outcome import Outcome, outcome_of, rival_of
 from nnblip.plan import make_plans
 from nnblip.roles import roles
@@ -171,6 +171,9 @@ def trace_example(
         answer_ids, predicted = model.encode_answer(example.answer), model.own_answer(encoded, embeds, empty=True)
     clean, logits = engine.run_alone(model, encoded, embeds, answer_ids)
     rival = rival_of(logits, answer_ids)
+    partner = None
+    if isinstance(settings.noise, Swap):
+        partner, rival = model.partner(example.partner, example.question, answer_ids)
 
     extent = model.extent(len(encoded.tokens), len(answer_ids))
     nodes = settings.nodes(extent)
@@ -180,7 +183,9 @@ def trace_example(
     corrupted = np.empty((3, len(settings.nu), settings.draws), np.float32)
     restored = np.empty((3, len(settings.nu), settings.draws, len(cells)), np.float32)
     for draw in range(settings.draws):
-        unit = unit_noise(settings.noise, tuple(embeds.shape), settings.seed, encoded.key, draw)
+        unit = partner
+        if unit is None:
+            unit = unit_noise(settings.noise, tuple(embeds.shape), settings.seed, encoded.key, draw)
         for level, nu in enumerate(settings.nu):
             noisy = corrupt(settings.noise, embeds, unit, nu)
             if settings.direction == "denoising":
@@ -205,6 +210,7 @@ def trace_example(
             "question": example.question,
             "answer": model.text(answer_ids),
             "predicted": model.text(predicted),
+            "rival": model.text([rival]),
             "question_type": example.question_type or "",
             "image": _image_name(example.image),
         },
