@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nnblip import demo, effects, noise, plot, results, sites
+    from nnblip.attribution import attribution_trace
     from nnblip.effects import gamma, indirect_effect, relevance, total_effect
     from nnblip.errors import NnblipError, NnblipWarning
     from nnblip.inputs import Example
@@ -25,6 +26,7 @@ _NAMES = {
     "NnblipError": "errors",
     "NnblipWarning": "errors",
     "Site": "sites",
+    "attribution_trace": "attribution",
     "causal_trace": "trace",
     "gamma": "effects",
     "indirect_effect": "effects",
@@ -32,8 +34,8 @@ _NAMES = {
     "total_effect": "effects",
 }
 __all__ = [
-    "BlipVQA", "Example", "NnblipError", "NnblipWarning", "Site", "causal_trace", "demo", "effects", "gamma",
-    "indirect_effect", "noise", "plot", "relevance", "results", "sites", "total_effect",
+    "BlipVQA", "Example", "NnblipError", "NnblipWarning", "Site", "attribution_trace", "causal_trace", "demo",
+    "effects", "gamma", "indirect_effect", "noise", "plot", "relevance", "results", "sites", "total_effect",
 ]  # fmt: skip
 
 

@@ -85,7 +85,7 @@ def tree_of(source: xr.DataTree, nodes: Mapping[str, xr.Dataset]) -> xr.DataTree
 
 def restored_names(tree: xr.DataTree) -> list[str]:
     root_of(tree)
-    return [name for name in tree.children if name not in ("clean", "corrupted")]
+    return [name for name in tree.children if name not in ("clean", "corrupted", "check")]
 
 
 def node_of(tree: xr.DataTree, name: str) -> xr.Dataset:
