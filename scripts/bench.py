@@ -35,11 +35,11 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from nnblip import BlipVQA, Site, engine
+from nnblip import BlipVQA, Site, causal_trace, engine
 from nnblip.noise import corrupt, get_noise, unit_noise
 from nnblip.outcome import Outcome, outcome_of, rival_of
-from nnblip.plan import INPUT, Point, Step, make_plans
-from nnblip.sites import TEXT_COMPONENTS, heatmap
+from nnblip.plan import INPUT, Plan, Point, Step, make_plans
+from nnblip.sites import HEAD_KINDS, KINDS, TEXT_COMPONENTS, heatmap
 
 QUESTION, ANSWER, NU = "what is the color of the character", "red", 5.0
 DTYPES = ("float32", "bfloat16")
@@ -82,7 +82,7 @@ class Bench:
     def __init__(self, model: BlipVQA, module: Any = None) -> None:
         side = model.config.vision_config.image_size
         picture = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
-        self.model, self.module = model, module
+        self.model, self.module, self.picture = model, module, picture
         self.encoded, self.answer_ids = model.encode(picture, QUESTION), model.encode_answer(ANSWER)
         embeds, noise = model.image_embeds(self.encoded), get_noise("multiplicative")
         self.clean, logits = engine.run_alone(model, self.encoded, embeds, self.answer_ids)
@@ -278,6 +278,31 @@ def share_in_products(b: Bench) -> float:
     return inside / sum(spent.values())
 
 
+def kinds(b: Bench, _: Series) -> list[Row]:
+    """The full map of every kind against a plain forward pass beside it; a ladder of ν against single maps."""
+    rows = []
+    for kind in KINDS:
+        extent = b.model.extent(len(b.encoded.tokens), len(b.answer_ids))
+        cells = [cell for component in TEXT_COMPONENTS for cell in heatmap(extent, component, [kind])]
+        plans = make_plans(cells, extent.layers, 256, engine.least_rows(extent))
+
+        def run(plans: list[Plan] = plans) -> None:
+            for plan in plans:
+                engine.run_plan(b.model, b.encoded, b.noisy, b.answer_ids, b.rival, b.clean, plan)
+
+        pairs = [(seconds(run), TASKS["plain"](b)) for _ in range(2 if kind in HEAD_KINDS else 3)]
+        most = 20.0 if kind in HEAD_KINDS else 1.6
+        name = f"map of {kind} / plain forward pass ({len(cells)} cells)"
+        rows.append(row(name, [one / plain for one, plain in pairs], "x", "at most", most))
+    example = [(b.picture, QUESTION, ANSWER)]
+
+    def traced(nu: list[float]) -> float:
+        return seconds(lambda: causal_trace(b.model, example, nu=nu, draws=1))
+
+    calls = np.array([(traced([1, 2, 3, 5, 10]), traced([NU])) for _ in range(2)])
+    return [*rows, row("causal_trace of five ν / of one", calls[:, 0] / calls[:, 1], "x", "at most", 5.2)]
+
+
 def memory(b: Bench, _: Series) -> list[Row]:
     """In a fresh process, where nothing else of this script counts."""
     dtype, device = str(b.noisy.dtype).removeprefix("torch."), str(b.noisy.device)
@@ -319,7 +344,7 @@ def peak_memory(device: str, reset: bool = False) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-FIGURES: tuple[Callable[[Bench, Series], list[Row]], ...] = (speed, limit, memory)
+FIGURES: tuple[Callable[[Bench, Series], list[Row]], ...] = (speed, limit, kinds, memory)
 
 
 def show(title: str, rows: list[Row]) -> None:
