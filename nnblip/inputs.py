@@ -28,13 +28,16 @@ class Example:
     """One question about one image, as `causal_trace` takes it (a tuple or dict does too).
 
     Attributes:
-        image: a path, a PIL image or an array.
+        image: a path, a PIL image, an array, or a function without arguments that gives one
+            of these (for images that are made or fetched when they are needed).
         question: its text.
         answer: the answer to trace; the model's own if None.
         question_type: for averages by type.
         id: its name in the result; its content hash if None.
         partner: another image of which the model answers the same question differently, for
             noise "swap".
+        extra: whatever else its data set says of it. Texts and numbers become coordinates of
+            the result.
     """
 
     image: Any
@@ -43,6 +46,7 @@ class Example:
     question_type: str | None = None
     id: str | None = None
     partner: Any = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, given: Any) -> Example:
@@ -58,7 +62,7 @@ class Example:
         if isinstance(given, Sequence) and not isinstance(given, str) and len(given) in (2, 3):
             return cls(*given)
         if hasattr(given, "image") and hasattr(given, "question"):
-            fields: dict[str, Any] = {k: getattr(given, k, None) for k in cls.__dataclass_fields__}
+            fields: dict[str, Any] = {k: getattr(given, k) for k in cls.__dataclass_fields__ if hasattr(given, k)}
             return cls(**fields)
         raise InputError(
             f"example {given!r:.200}: expected (image, question), (image, question, answer) or nnblip.Example(...)"
@@ -88,12 +92,14 @@ def load_image(image: Any) -> Image.Image:
 
     Args:
         image: a path; a PIL image; an array (height, width), (height, width, 3) or
-            (height, width, 4), uint8 or float in [0, 1].
+            (height, width, 4), uint8 or float in [0, 1]; or a function that gives one of these.
 
     Raises:
         InputError: for a missing, truncated, empty, non-image or absurdly large file, or
             an array of another shape or range.
     """
+    if callable(image):
+        image = image()
     given = f"image {str(image)!r:.200}"
     name = given if isinstance(image, str | Path) else f"the {type(image).__name__} given as image"
     if isinstance(image, np.ndarray):

@@ -153,6 +153,7 @@ class Ready:
                 "rival": model.text([self.rival]),
                 "question_type": self.example.question_type or "",
                 "image": _image_name(self.example.image),
+                **_extras(self.example),
             },
             tokens=tokens,
             roles=tokens | {"question_encoder": roles(self.encoded.tokens)},
@@ -191,6 +192,28 @@ def _by_node(restored: np.ndarray, nodes: Mapping[str, Sequence[Cell]], extent: 
         shape = (-1, extent.layers, *heads, extent.tokens(name.removesuffix(results.HEADS)))
         parts[name] = parts[name].reshape(*restored.shape[:3], *shape)
     return parts
+
+
+def _extras(example: Example) -> dict[str, str]:
+    """Texts and numbers that the data set says of an example besides, as coordinates; the schema's names are taken."""
+    taken = {
+        *results.EXAMPLE_COORDS,
+        "example",
+        "nu",
+        "draw",
+        "kind",
+        "layer",
+        "head",
+        "token",
+        "cell",
+        "status",
+        "error",
+    }
+    return {
+        name: str(value)
+        for name, value in example.extra.items()
+        if isinstance(value, str | int | float) and name not in taken
+    }
 
 
 def _image_name(image: Any) -> str:

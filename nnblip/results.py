@@ -36,7 +36,7 @@ class Traced:
 
     Attributes:
         id: its name in the result.
-        coords: the coordinates on `example` (`EXAMPLE_COORDS`).
+        coords: the coordinates on `example`: `EXAMPLE_COORDS` and what its data set says besides.
         tokens: for each component, the text of each token.
         roles: likewise the role of each token.
         clean: (3), in the order of `VARIABLES`.
@@ -61,12 +61,13 @@ def build(
 ) -> xr.DataTree:
     """The tree of the design from the numbers of each example; short questions are padded with NaN."""
     ids = [one.id for one in traced]
+    labels = dict.fromkeys(name for one in traced for name in one.coords)
     root = xr.Dataset(
         coords={
             "example": ids,
             "nu": np.asarray(nu, float),
             "draw": np.arange(draws),
-            **{name: ("example", [one.coords[name] for one in traced]) for name in EXAMPLE_COORDS},
+            **{name: ("example", [one.coords.get(name, "") for one in traced]) for name in labels},
         },
         attrs=attrs,
     )

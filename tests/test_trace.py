@@ -24,8 +24,8 @@ def numbers(tree, component, **where):
 
 
 def agree(found, expected):
-    """Probability within 1e-5; its logarithm and the logits, which are larger numbers, within 1e-3."""
-    assert found[0] == pytest.approx(expected.probability, abs=1e-5)
+    """Probability within 3e-5 (float32 itself: 1.1e-5 with AVX-512); its logarithm and the logits within 1e-3."""
+    assert found[0] == pytest.approx(expected.probability, abs=3e-5)
     assert found[1:] == pytest.approx([expected.log_probability, expected.logit_difference], abs=1e-3)
 
 
