@@ -1,0 +1,202 @@
+"""Choosing with the model's help: what it answers correctly, and matched partners for image swap."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tqdm.auto import tqdm
+
+from nnblip.datasets.records import Dataset, Problem, lot, template_of
+from nnblip.datasets.vqa_accuracy import accuracy, normalized
+from nnblip.errors import InputError, whole
+from nnblip.inputs import Example
+
+if TYPE_CHECKING:
+    from nnblip.model import BlipVQA
+
+#: Where people disagree, an answer counts as correct from this soft accuracy on: at least two of ten gave it.
+SOFT = 0.5
+
+
+class Chosen(Dataset):
+    """What was kept of a data set, in memory.
+
+    Attributes:
+        left_out: id and reason of each example that was not kept. They are no `problems`,
+            which are rows and images that cannot be read.
+    """
+
+    left_out: list[Problem]
+
+    @property
+    def dropped(self) -> int:
+        """How many were left out."""
+        return len(self.left_out)
+
+    @property
+    def summary(self) -> str:
+        """Such as "kept 40 of 50 (10 left out, 2 not readable)"."""
+        kept = sum(1 for _ in self._rows())
+        unreadable = f", {len(self.problems)} not readable" if self.problems else ""
+        return f"kept {kept} of {kept + self.dropped} ({self.dropped} left out{unreadable})"
+
+
+def correct(model: BlipVQA, dataset: Dataset | Iterable[Example], progress: bool | None = None) -> Chosen:
+    """The examples that the model answers correctly.
+
+    Correct means: with ten answers (`extra["answers"]`), VQA's soft accuracy is at least
+    `SOFT`; with one, both are the same in VQA's normal form ("two" is "2", "a cat" is "cat").
+
+    Args:
+        model: a `BlipVQA`.
+        dataset: its examples, which need an answer.
+        progress: draw a bar; None draws it in a terminal.
+
+    Raises:
+        InputError: if the data set is strict and an image or question cannot be read.
+    """
+
+    def judge(example: Example) -> Example | str:
+        if example.answer is None:
+            raise InputError("it has no answer to compare the model's with")
+        said = _own_answer(model, example.image, example.question)
+        text = model.text(said)
+        ten = example.extra.get("answers")
+        if ten:
+            score = accuracy(text, ten)
+            return example if score >= SOFT else f"the model answers {text!r}, soft accuracy {score:.2f}"
+        right = bool(text) and normalized(text) == normalized(example.answer)
+        return example if right else f"the model answers {text!r}, not {example.answer!r}"
+
+    return _chosen(dataset, judge, progress)
+
+
+def partners(
+    model: BlipVQA, dataset: Dataset | Iterable[Example], seed: int = 0, tries: int = 20, progress: bool | None = None
+) -> Chosen:
+    """The examples with a partner: another example's image, about which the model answers the question differently.
+
+    Differently means that its answer begins with another token than the answer that is
+    traced, as noise "swap" needs. Partners are sought among examples that ask the same
+    question, then the same template (`template_of`), then the same question type. The
+    extra field `partner_id` says whose image it is.
+
+    Args:
+        model: a `BlipVQA`.
+        dataset: read at once, and held in memory.
+        seed: of the order in which partners are tried; the order of the data set does not matter.
+        tries: how many images are tried for one example.
+        progress: draw a bar; None draws it in a terminal.
+
+    Raises:
+        InputError: if the data set is strict and an image or question cannot be read.
+    """
+    whole(seed, "seed", 0, InputError)
+    whole(tries, "tries", 1, InputError)
+    examples = list(dataset)
+    groups = [_group(examples, seed, kind) for kind in ("question", "template", "type")]
+    first_tokens: dict[tuple[str | None, str], int | None] = {}
+
+    def first_token(other: Example, question: str) -> int | None:
+        """Of the model's answer to this question on the other's image; None if there is none."""
+        key = other.id, question
+        if key not in first_tokens:
+            said = _own_answer(model, other.image, question)
+            first_tokens[key] = said[0] if said else None
+        return first_tokens[key]
+
+    def match(example: Example) -> Example | str:
+        if example.answer is None:
+            wanted = first_token(example, example.question)
+        else:
+            model.encode(example.image, example.question)
+            wanted = model.encode_answer(example.answer)[0]
+        if wanted is None:
+            return "the model answers nothing"
+        tried = 0
+        for other in itertools.islice(_candidates(example, groups), tries):
+            tried += 1
+            try:
+                found = first_token(other, example.question)
+            except InputError:  # an image that cannot be read is told of when its own turn comes
+                continue
+            if found not in (None, wanted):
+                extra = {**example.extra, "partner_id": other.id}
+                return replace(example, partner=other.image, extra=extra)
+        return f"no partner: the model's answer was the same on {tried} other images"
+
+    of = dataset if isinstance(dataset, Dataset) else None
+    name, strict = (of.name, of.strict) if of else ("examples", False)
+    return _chosen(Dataset.of(name, examples, of.problems if of else (), strict), match, progress)
+
+
+def _chosen(
+    dataset: Dataset | Iterable[Example], judge: Callable[[Example], Example | str], progress: bool | None
+) -> Chosen:
+    """The examples that `judge` gives back; its reason, a text, for the others."""
+    kept: list[Example] = []
+    left_out: list[Problem] = []
+    unreadable: list[Problem] = []
+    strict = isinstance(dataset, Dataset) and dataset.strict
+    for example in tqdm(dataset, unit="question", disable=None if progress is None else not progress):
+        try:
+            verdict = judge(example)
+        except InputError as error:
+            if strict:
+                raise InputError(f"{example.id}: {error}") from error
+            unreadable.append(Problem(str(example.id), str(error)))
+            continue
+        if isinstance(verdict, str):
+            left_out.append(Problem(str(example.id), verdict))
+        else:
+            kept.append(verdict)
+    name, known = (dataset.name, dataset.problems) if isinstance(dataset, Dataset) else ("examples", [])
+    found: Chosen = Chosen.of(name, kept, [*known, *unreadable], strict)
+    found.left_out = left_out
+    return found
+
+
+def _own_answer(model: BlipVQA, image: object, question: str) -> list[int]:
+    encoded = model.encode(image, question)
+    return model.own_answer(encoded, model.image_embeds(encoded), empty=True)
+
+
+class _Groups(dict[str, list[Example]]):
+    """Examples by what they share, in an order that seed and ids fix; `place` is where an example stands."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.place: dict[str | None, int] = {}
+
+    def key(self, example: Example) -> str:
+        match self.kind:
+            case "question":
+                return " ".join(example.question.lower().split())
+            case "template":
+                return template_of(example.question)
+        return example.question_type or ""
+
+
+def _group(examples: list[Example], seed: int, kind: str) -> _Groups:
+    groups, members = _Groups(kind), defaultdict(list)
+    for example in sorted(examples, key=lambda e: lot(seed, e.id)):
+        members[groups.key(example)].append(example)
+    groups.update(members)
+    groups.place = {e.id: place for group in members.values() for place, e in enumerate(group)}
+    return groups
+
+
+def _candidates(example: Example, groups: list[_Groups]) -> Iterator[Example]:
+    """The others of its groups, the closest first; each once, starting after its own place in the group."""
+    seen = {example.id}
+    for group in groups:
+        members, place = group[group.key(example)], group.place[example.id]
+        for other in itertools.chain(members[place + 1 :], members[:place]):
+            if other.id not in seen:
+                seen.add(other.id)
+                yield other

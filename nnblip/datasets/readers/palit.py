@@ -1,0 +1,76 @@
+"""The CSV files that Palit et al. 2023 published: COCO-QA's training questions by type.
+
+Columns: an index, an image id, a question and an answer (`train_image_id_count`,
+`question_count`, `answer_count` in each file).
+
+The authors chose "color" by the word "color" in the question. 54 of the 13,113 rows of their
+color file are of another type in COCO-QA ("what is brown in color", bears: object). COCO-QA
+made its questions by four rules, so the official type can be told from the question alone:
+"what is the color of ..." is color, "how many ..." number, "where ..." location, anything
+else object. All 833 rows of COCO-QA that the project has at hand follow it, every answer of
+the color rows so found is one of COCO-QA's ten colors, and of the 54 none is; their number,
+13,059, is COCO-QA's own count of color questions in its training set.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from nnblip.datasets import fields, files
+from nnblip.datasets.images import Coco, Finder, Images
+from nnblip.datasets.records import Dataset, Problem, attempt
+from nnblip.errors import InputError
+from nnblip.inputs import Example
+
+#: The type that a file's name tells of.
+LABELS = {"color": "color", "count": "number", "number": "number", "location": "location", "object": "object"}
+
+
+def palit(file: str | Path, images: Images = None, question_type: str | None = None, strict: bool = False) -> Dataset:
+    """The questions of one file; the id is its type and index, "palit-color-17".
+
+    `question_type` is the authors' label, the extra field `official_type` that of COCO-QA.
+
+    Args:
+        file: such as `color_coco_qa.csv`.
+        images: a folder, "download", a `Download`, or None to read questions only.
+        question_type: the authors' label; from the file's name if None.
+        strict: stop at the first broken row.
+
+    Raises:
+        InputError: for a missing file or column, or a name that tells no type.
+    """
+    path = files.existing(file, "CSV file")
+    named = re.search("|".join(LABELS), path.stem.lower())
+    label = question_type or (LABELS[named[0]] if named else None)
+    if label is None:
+        raise InputError(f"{path}: its name tells no question type ({', '.join(LABELS)}); give question_type=")
+    header = files.csv_header(path)
+    fits = {
+        "image id": lambda column: "image" in column and "id" in column,
+        "question": lambda column: column.startswith("question"),
+        "answer": lambda column: column.startswith("answer"),
+    }
+    columns, find = files.pick(header, fits, path), Finder(images, Coco())
+
+    def example(number: int, cells: dict[str, str]) -> Example:
+        index = fields.number(cells[header[0]], "index") if header[0] not in columns.values() else number
+        question = fields.text(cells[columns["question"]], "question")
+        answer = fields.text(cells[columns["answer"]], "answer")
+        image_id = fields.number(cells[columns["image id"]], "image id")
+        extra = {"image_id": image_id, "official_type": official_type(question)}
+        return Example(find(image_id), question, answer, label, f"palit-{label}-{index}", extra=extra)
+
+    def rows() -> Iterator[Example | Problem]:
+        for number, row in enumerate(files.csv_rows(path)):
+            yield row if isinstance(row, Problem) else attempt(row[0], example, number, row[1])
+
+    return Dataset(f"palit:{file}", rows, strict)
+
+
+def official_type(question: str) -> str:
+    """COCO-QA's type of one of its own questions."""
+    begins = {"what is the color of": "color", "how many": "number", "where": "location"}
+    return next((kind for begin, kind in begins.items() if question.startswith(begin + " ")), "object")

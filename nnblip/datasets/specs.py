@@ -1,0 +1,65 @@
+"""A data set named in one text, as on the command line: "palit:color_coco_qa.csv"."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from nnblip.datasets.images import Images
+from nnblip.datasets.readers.clevr import clevr
+from nnblip.datasets.readers.cocoqa import cocoqa
+from nnblip.datasets.readers.easy_vqa import easy_vqa
+from nnblip.datasets.readers.gqa import gqa
+from nnblip.datasets.readers.palit import palit
+from nnblip.datasets.readers.scenes import generated_scenes
+from nnblip.datasets.readers.table import table
+from nnblip.datasets.readers.vqa2 import vqa2
+from nnblip.datasets.records import Dataset
+from nnblip.errors import InputError, one_of
+
+#: Each name with what follows it.
+SPECS = {
+    "easy-vqa": "",
+    "scenes": "",
+    "cocoqa": "FOLDER",
+    "palit": "FILE.csv",
+    "vqa2": "QUESTIONS.json,ANNOTATIONS.json",
+    "gqa": "FILE.json",
+    "clevr": "FILE.csv",
+    "table": "FILE",
+}
+
+
+def open_dataset(spec: str, images: Images = None, strict: bool = False) -> Dataset:
+    """The data set that a text names: a name of `SPECS`, a colon and what the name asks for.
+
+    Args:
+        spec: such as "easy-vqa", "cocoqa:FOLDER" or "vqa2:QUESTIONS.json,ANNOTATIONS.json".
+        images: a folder, "download" to fetch each image when it is needed, or None (easy-vqa
+            and scenes bring their own; a table names its images).
+        strict: stop at the first broken row.
+
+    Raises:
+        InputError: for an unknown name, a missing part, or what the reader raises.
+    """
+    if not isinstance(spec, str):
+        raise InputError(f"data set {spec!r:.100}: expected a text such as {_form('cocoqa')!r}")
+    name, _, rest = spec.partition(":")
+    one_of(name, SPECS, "data set", InputError)
+    if bool(rest) != bool(SPECS[name]):
+        raise InputError(f"data set {spec!r}: expected {_form(name)}")
+    if name in ("easy-vqa", "scenes"):
+        if images is not None:
+            raise InputError(f"data set {spec!r} brings its own images: leave images= ({str(images)!r}) out")
+        return easy_vqa(strict=strict) if name == "easy-vqa" else generated_scenes()
+    if name == "table":
+        return table(rest, images=images, strict=strict)
+    parts = rest.split(",") if name == "vqa2" else [rest]
+    if name == "vqa2" and (len(parts) != 2 or not all(parts)):
+        raise InputError(f"data set {spec!r}: expected {_form(name)}")
+    readers: dict[str, Callable[..., Any]] = dict(cocoqa=cocoqa, palit=palit, vqa2=vqa2, gqa=gqa, clevr=clevr)
+    return readers[name](*parts, images=images, strict=strict)
+
+
+def _form(name: str) -> str:
+    return name + (f":{SPECS[name]}" if SPECS[name] else "")
