@@ -42,7 +42,7 @@ def name(value: Any, what: str) -> str:
     Raises:
         InputError: if it is another thing (a path, for example).
     """
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", str(value)):
+    if not isinstance(value, str | int) or not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", str(value)):
         raise InputError(f"{what} {value!r:.100}: expected letters, digits, '_' and '-'")
     return str(value)
 

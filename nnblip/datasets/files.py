@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import ijson
+import numpy as np
 
 from nnblip.datasets.records import Problem
 from nnblip.errors import InputError
@@ -110,7 +111,8 @@ def parallel_lines(paths: Sequence[Path]) -> Iterator[tuple[int, tuple[str, ...]
         )
     files = [open_text(path) for path in paths]
     try:
-        yield from enumerate(zip(*files, strict=True), 1)
+        for number, lines in enumerate(zip(*files, strict=True), 1):
+            yield number, tuple(line.rstrip("\r\n") for line in lines)
     finally:
         for file in files:
             file.close()
@@ -153,7 +155,7 @@ def _parse(path: Path, entries: Callable[[Any], Iterator[Any]]) -> Iterator[Any]
             said = "empty" if not start else f"it begins with {start.decode(errors='replace')!r}"
             raise InputError(f"{path}: {said}; expected a JSON object, {{...}}")
         file.seek(mark)
-        number, iterator = 0, entries(file)
+        number, iterator = 0, entries(_Shallow(file))
         while True:
             try:
                 entry = next(iterator)
@@ -164,3 +166,29 @@ def _parse(path: Path, entries: Callable[[Any], Iterator[Any]]) -> Iterator[Any]
                 raise InputError(f"{path}: no whole JSON, after {number} entries ({said:.200})") from error
             number += 1
             yield entry
+
+
+class _Shallow:
+    """A file of JSON whose brackets do not nest absurdly deep: ijson's memory grows with the depth squared.
+
+    Brackets in texts count too, which is far from the limit as long as most are closed again.
+    """
+
+    LIMIT = 1000
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+        self.depth = 0
+
+    def read(self, size: int = -1) -> bytes:
+        data: bytes = self.file.read(size)
+        signs = np.frombuffer(data, np.uint8)
+        depth = self.depth + np.cumsum(np.isin(signs, _OPEN).astype(int) - np.isin(signs, _CLOSE))
+        if depth.size:
+            self.depth = int(depth[-1])
+            if depth.max() > self.LIMIT:
+                raise ValueError(f"more than {self.LIMIT} brackets within each other")
+        return data
+
+
+_OPEN, _CLOSE = list(b"[{"), list(b"]}")
