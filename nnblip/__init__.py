@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nnblip import demo, effects, noise, plot, results, sites
+    from nnblip import datasets, demo, effects, noise, plot, results, sites
     from nnblip.attribution import attribution_trace
     from nnblip.effects import gamma, indirect_effect, relevance, total_effect
     from nnblip.errors import NnblipError, NnblipWarning
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nnblip.sites import Site
     from nnblip.trace import causal_trace
 
-_MODULES = ("demo", "effects", "noise", "plot", "results", "sites")
+_MODULES = ("datasets", "demo", "effects", "noise", "plot", "results", "sites")
 _NAMES = {
     "BlipVQA": "model",
     "Example": "inputs",
@@ -34,8 +34,8 @@ _NAMES = {
     "total_effect": "effects",
 }
 __all__ = [
-    "BlipVQA", "Example", "NnblipError", "NnblipWarning", "Site", "attribution_trace", "causal_trace", "demo",
-    "effects", "gamma", "indirect_effect", "noise", "plot", "relevance", "results", "sites", "total_effect",
+    "BlipVQA", "Example", "NnblipError", "NnblipWarning", "Site", "attribution_trace", "causal_trace", "datasets",
+    "demo", "effects", "gamma", "indirect_effect", "noise", "plot", "relevance", "results", "sites", "total_effect",
 ]  # fmt: skip
 
 

@@ -61,7 +61,7 @@ def test_cocoqa_reads_both_splits_or_one(tmp_path):
     own.cocoqa(tmp_path / "train"), own.cocoqa(tmp_path / "test", own.COCOQA[:1])
     assert Counter(e.extra["split"] for e in read(datasets.cocoqa(tmp_path))) == {"train": 4, "test": 1}
     assert [e.id for e in read(datasets.cocoqa(tmp_path, split="test"))] == ["cocoqa-test-1"]
-    with pytest.raises(InputError, match="'tset'.*did you mean 'test'"):
+    with pytest.raises(InputError, match=r"'tset'.*did you mean 'test'"):
         datasets.cocoqa(tmp_path, split="tset")
 
 
@@ -290,7 +290,7 @@ def test_the_hub_gives_a_split_row_by_row(tmp_path):
     hugging.Dataset.from_list(rows).to_parquet(tmp_path / "data" / "validation.parquet")
     stream = read(datasets.hub(str(tmp_path / "data"), "validation"))
     assert [load_image(e.image).getpixel((0, 0)) for e in stream] == [(0, 0, 255)] * 2
-    with pytest.raises(InputError, match="'none'.*cannot be loaded"):
+    with pytest.raises(InputError, match=r"'none'.*cannot be loaded"):
         datasets.hub(str(tmp_path / "data"), "none")
 
 

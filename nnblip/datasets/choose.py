@@ -6,7 +6,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
@@ -45,7 +45,7 @@ class Chosen(Dataset):
         return f"kept {kept} of {kept + self.dropped} ({self.dropped} left out{unreadable})"
 
 
-def correct(model: BlipVQA, dataset: Dataset | Iterable[Example], progress: bool | None = None) -> Chosen:
+def correct(model: BlipVQA, dataset: Dataset | Iterable[Any], progress: bool | None = None) -> Chosen:
     """The examples that the model answers correctly.
 
     Correct means: with ten answers (`extra["answers"]`), VQA's soft accuracy is at least
@@ -72,11 +72,11 @@ def correct(model: BlipVQA, dataset: Dataset | Iterable[Example], progress: bool
         right = bool(text) and normalized(text) == normalized(example.answer)
         return example if right else f"the model answers {text!r}, not {example.answer!r}"
 
-    return _chosen(dataset, judge, progress)
+    return _chosen(_as_dataset(dataset), judge, progress)
 
 
 def partners(
-    model: BlipVQA, dataset: Dataset | Iterable[Example], seed: int = 0, tries: int = 20, progress: bool | None = None
+    model: BlipVQA, dataset: Dataset | Iterable[Any], seed: int = 0, tries: int = 20, progress: bool | None = None
 ) -> Chosen:
     """The examples with a partner: another example's image, about which the model answers the question differently.
 
@@ -97,6 +97,7 @@ def partners(
     """
     whole(seed, "seed", 0, InputError)
     whole(tries, "tries", 1, InputError)
+    dataset = _as_dataset(dataset)
     examples = list(dataset)
     groups = [_group(examples, seed, kind) for kind in ("question", "template", "type")]
     first_tokens: dict[tuple[str | None, str], int | None] = {}
@@ -129,24 +130,27 @@ def partners(
                 return replace(example, partner=other.image, extra=extra)
         return f"no partner: the model's answer was the same on {tried} other images"
 
-    of = dataset if isinstance(dataset, Dataset) else None
-    name, strict = (of.name, of.strict) if of else ("examples", False)
-    return _chosen(Dataset.of(name, examples, of.problems if of else (), strict), match, progress)
+    return _chosen(Dataset.of(dataset.name, examples, dataset.problems, dataset.strict), match, progress)
 
 
-def _chosen(
-    dataset: Dataset | Iterable[Example], judge: Callable[[Example], Example | str], progress: bool | None
-) -> Chosen:
+def _as_dataset(given: Dataset | Iterable[Any]) -> Dataset:
+    """Examples of a plain list are named by their place, unless they have names."""
+    if isinstance(given, Dataset):
+        return given
+    examples = [Example.of(one) for one in given]
+    return Dataset.of("examples", [replace(e, id=e.id or str(place)) for place, e in enumerate(examples)])
+
+
+def _chosen(dataset: Dataset, judge: Callable[[Example], Example | str], progress: bool | None) -> Chosen:
     """The examples that `judge` gives back; its reason, a text, for the others."""
     kept: list[Example] = []
     left_out: list[Problem] = []
     unreadable: list[Problem] = []
-    strict = isinstance(dataset, Dataset) and dataset.strict
     for example in tqdm(dataset, unit="question", disable=None if progress is None else not progress):
         try:
             verdict = judge(example)
         except InputError as error:
-            if strict:
+            if dataset.strict:
                 raise InputError(f"{example.id}: {error}") from error
             unreadable.append(Problem(str(example.id), str(error)))
             continue
@@ -154,8 +158,7 @@ def _chosen(
             left_out.append(Problem(str(example.id), verdict))
         else:
             kept.append(verdict)
-    name, known = (dataset.name, dataset.problems) if isinstance(dataset, Dataset) else ("examples", [])
-    found: Chosen = Chosen.of(name, kept, [*known, *unreadable], strict)
+    found: Chosen = Chosen.of(dataset.name, kept, [*dataset.problems, *unreadable], dataset.strict)
     found.left_out = left_out
     return found
 
