@@ -30,8 +30,7 @@ class States(dict[tuple[str, str, int], Tensor]):
         if not (isinstance(key, tuple) and len(key) == 3):
             raise SiteError(f"states[{key!r}]: expected states[component, kind, layer]")
         one_of(key[0], COMPONENTS, "component", SiteError)
-        kinds = IMAGE_KINDS if key[0] == "image_encoder" else KINDS
-        one_of(key[1], kinds, f"kind of {key[0]}", SiteError)
+        one_of(key[1], IMAGE_KINDS if key[0] == "image_encoder" else KINDS, "kind", SiteError)
         layers = 1 + max((layer for component, _, layer in self if component == key[0]), default=-1)
         raise SiteError(f"layer {key[2]!r} of {key[0]}: there are {layers}, 0 to {layers - 1}")
 

@@ -62,8 +62,9 @@ class Site:
 
     def __post_init__(self) -> None:
         one_of(self.component, COMPONENTS, "component", SiteError)
-        kinds = IMAGE_KINDS if self.component == "image_encoder" else KINDS
-        one_of(self.kind, kinds, f"kind of {self.component}", SiteError)
+        if self.component == "image_encoder":
+            one_of(self.kind, IMAGE_KINDS, "kind of image_encoder", SiteError)
+        one_of(self.kind, KINDS, "kind", SiteError)
         if (self.head is not None) != (self.kind in HEAD_KINDS):
             raise SiteError(
                 f"head {self.head!r} of kind {self.kind!r}: expected"
