@@ -125,38 +125,6 @@ def test_regions_part_the_patches():
 
 
 @pytest.mark.parametrize(("component", "tokens"), [("question_encoder", 9), ("answer_decoder", 2)])
-def test_extent_takes_exactly_the_layers_and_tokens_there_are(component, tokens):
-    accepted = set()
-    for layer, token in itertools.product(range(8), range(12)):
-        try:
-            EXTENT.check(Site(component, layer=layer, token=token))
-        except SiteError:
-            continue
-        accepted.add((layer, token))
-    assert accepted == set(itertools.product(range(6), range(tokens)))
-
-
-@pytest.mark.parametrize(
-    ("site", "message"),
-    [
-        (Site("question_encoder", layer=6), "layer 6 of question_encoder: there are 6, 0 to 5"),
-        (Site("question_encoder", token=9), "token 9 of question_encoder: there are 9, 0 to 8"),
-        (Site("answer_decoder", layer=11, token=1), "layer 11 of answer_decoder: there are 6, 0 to 5"),
-        (Site("answer_decoder", token=2), "token 2 of answer_decoder: there are 2, 0 to 1"),
-    ],
-)
-def test_extent_says_how_many_there_are(site, message):
-    with pytest.raises(SiteError) as caught:
-        EXTENT.check(site)
-    assert str(caught.value) == message
-
-
-def test_the_image_encoder_cannot_be_restored_and_the_message_says_what_can():
-    with pytest.raises(SiteError, match=r"image encoder cannot be restored.*question_encoder, answer_decoder"):
-        EXTENT.check(Site("image_encoder"))
-
-
-@pytest.mark.parametrize(("component", "tokens"), [("question_encoder", 9), ("answer_decoder", 2)])
 def test_heatmap_has_every_state_once_ordered_by_kind_layer_token(component, tokens):
     kinds = ("mlp_out", "block", "attention")  # not the order of KINDS: the given order counts
     cells = heatmap(EXTENT, component, kinds)
