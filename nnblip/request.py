@@ -35,6 +35,7 @@ from nnblip.sites import (
     Extent,
     describe,
     gather,
+    grid_of,
     heatmap,
 )  # fmt: skip
 from nnblip.vision import clean_at, patch_embeds
@@ -124,6 +125,7 @@ class Ready:
     extent: Extent
     nodes: Mapping[str, Sequence[Cell]]
     forward: Forward
+    grid: tuple[int, int]
 
     @classmethod
     def of(cls, model: BlipVQA, example: Example, settings: Settings) -> Ready:
@@ -146,7 +148,7 @@ class Ready:
             partner, rival = model.partner(example.partner, example.question, answer_ids, settings.noise_at)
         return cls(
             example, encoded, undamaged, answer_ids, predicted, rival, clean, outcome_of(logits, answer_ids, rival),
-            partner, extent, settings.nodes(extent), forward,
+            partner, extent, settings.nodes(extent), forward, grid_of(settings.regions or extent.side),
         )  # fmt: skip
 
     @property
@@ -192,6 +194,7 @@ class Ready:
             corrupted=corrupted,
             restored=_by_node(restored, self.nodes, self.extent),
             cells=[describe(cell) for cell in self.nodes.get(results.CELLS, [])],
+            grid=self.grid,
             depths={name: self.extent.depths(name.removesuffix(results.HEADS)) for name in self.nodes},
         )
 

@@ -45,6 +45,8 @@ class Traced:
             in nodes of heads; for `/cells`, (3, nu, draw, cell).
         cells: what each cell of `/cells` is, see `nnblip.sites.describe`.
         depths: for each node, which layers it has; counted from 0 where none are named.
+        grid: rows and columns of the map of the image encoder, whose tokens after [CLS] are
+            in reading order.
     """
 
     id: str
@@ -56,6 +58,7 @@ class Traced:
     restored: Mapping[str, np.ndarray]
     cells: Sequence[Mapping[str, str | int]] = ()
     depths: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    grid: tuple[int, int] | None = None
 
 
 def build(
@@ -100,7 +103,8 @@ def _map(traced: Sequence[Traced], name: str, kinds: Sequence[str]) -> xr.Datase
             for label, given in (("token_text", [t.tokens for t in traced]), ("role", [t.roles for t in traced]))
         },
     }
-    return _dataset(numbers, dims).assign_coords(coords)
+    attrs = {"grid": list(traced[0].grid or ())} if component == "image_encoder" else {}
+    return _dataset(numbers, dims).assign_coords(coords).assign_attrs(attrs)
 
 
 def _cells(traced: Sequence[Traced]) -> xr.Dataset:

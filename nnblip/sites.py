@@ -264,8 +264,7 @@ def image_regions(grid: int | tuple[int, int], layer: int | None = None, cls: bo
     Raises:
         SiteError: for a grid that does not divide the patches.
     """
-    rows, columns = grid if isinstance(grid, tuple) and len(grid) == 2 else (grid, grid)
-    rows, columns = (whole(one, "image regions: grid", 1, SiteError) for one in (rows, columns))
+    rows, columns = grid_of(grid)
 
     def family(extent: Extent) -> list[Cell]:
         for count in (rows, columns):
@@ -289,6 +288,12 @@ def image_regions(grid: int | tuple[int, int], layer: int | None = None, cls: bo
         return [tuple(Site("image_encoder", "block", depth, token) for token in some) for some in tokens]
 
     return family
+
+
+def grid_of(grid: int | tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of a grid of regions. Raises `SiteError` if they are no whole numbers of at least 1."""
+    rows, columns = grid if isinstance(grid, tuple) and len(grid) == 2 else (grid, grid)
+    return whole(rows, "image regions: grid", 1, SiteError), whole(columns, "image regions: grid", 1, SiteError)
 
 
 def pairs(first: Iterable[Site], second: Iterable[Site] | None = None) -> Family:
