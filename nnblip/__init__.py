@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nnblip import datasets, demo, effects, noise, plot, results, sites
     from nnblip.attribution import attribution_trace
+    from nnblip.edges import knock_out
     from nnblip.effects import gamma, indirect_effect, relevance, total_effect
     from nnblip.errors import NnblipError, NnblipWarning
     from nnblip.inputs import Example
@@ -30,12 +31,14 @@ _NAMES = {
     "causal_trace": "trace",
     "gamma": "effects",
     "indirect_effect": "effects",
+    "knock_out": "edges",
     "relevance": "effects",
     "total_effect": "effects",
 }
 __all__ = [
     "BlipVQA", "Example", "NnblipError", "NnblipWarning", "Site", "attribution_trace", "causal_trace", "datasets",
-    "demo", "effects", "gamma", "indirect_effect", "noise", "plot", "relevance", "results", "sites", "total_effect",
+    "demo", "effects", "gamma", "indirect_effect", "knock_out", "noise", "plot", "relevance", "results", "sites",
+    "total_effect",
 ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ exact cells is always measured beside it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,9 +21,10 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from nnblip import engine, provenance, results
-from nnblip.contexts import States, skip_vision
+from nnblip.engine import Forward
 from nnblip.errors import whole
-from nnblip.inputs import Encoded, Example
+from nnblip.inputs import Example
+from nnblip.interventions import States, skip_vision
 from nnblip.noise import Noise
 from nnblip.outcome import outcome_of
 from nnblip.plan import make_plans
@@ -46,12 +48,13 @@ def attribution_trace(
     kinds: Sequence[str] | None = None,
     components: Sequence[str] = TEXT_COMPONENTS,
     cells: Any = None,
+    regions: int | tuple[int, int] | None = None,
     progress: bool | None = None,
 ) -> xr.DataTree:
     """Estimate the effect of restoring every cell from `steps` forward and backward passes.
 
     Args:
-        model, examples, nu, draws, noise, seed, kinds, components, cells, progress: as for
+        model, examples, nu, draws, noise, seed, kinds, components, cells, regions, progress: as for
             `causal_trace`. Cells of several sites get the sum over their sites.
         steps: 1 for attribution patching, more for integrated gradients.
         sample: how many random cells of each (example, ν, draw) are also traced exactly.
@@ -67,7 +70,7 @@ def attribution_trace(
         NnblipError: for a bad setting or example, with its number.
     """
     steps, sample = whole(steps, "steps", 1), whole(sample, "sample", 2)
-    settings = Settings.of(nu, draws, noise, seed, kinds, components, cells, "denoising", (), None)
+    settings = Settings.of(nu, draws, noise, seed, kinds, components, cells, "denoising", (), None, regions=regions)
     correlations: list[np.ndarray] = []
 
     def one(example: Example, tick: Any) -> results.Traced:
@@ -98,16 +101,16 @@ def _example(
     correlation = np.empty(shape)
     for draw in range(settings.draws):
         for level, nu in enumerate(settings.nu):
-            noisy = ready.noisy(settings, nu, draw)
-            states, logits = engine.run_alone(model, ready.encoded, noisy, ready.answer_ids)
+            noisy = ready.noisy(model, settings, nu, draw)
+            states, logits = engine.run_alone(model, noisy)
             corrupted[:, level, draw] = stack(outcome_of(logits, ready.answer_ids, ready.rival))[:, 0]
+            towards = ready.forward.image - noisy.image
             gradients = [
-                _gradients(
-                    model, ready.encoded, noisy + k / steps * (ready.embeds - noisy), ready.answer_ids, ready.rival
-                )
+                _gradients(model, replace(noisy, image=noisy.image + k / steps * towards), ready.rival)
                 for k in range(steps)
             ]
             change = {key: ready.clean[key] - states[key] for key in states}
+            change["image_encoder", "block", ready.extent.image_layers - 1] = towards
             effect = np.array(
                 [[_sum(cell, change, g, model) for cell in ready.cells] for g in zip(*gradients, strict=True)]
             )
@@ -123,10 +126,10 @@ def _example(
     return ready.traced(model, corrupted, restored), correlation
 
 
-def _exact(model: BlipVQA, ready: Ready, noisy: Tensor, cells: Sequence[Cell]) -> np.ndarray:
+def _exact(model: BlipVQA, ready: Ready, noisy: Forward, cells: Sequence[Cell]) -> np.ndarray:
     """The probability with each cell restored."""
     (plan,) = make_plans(cells, ready.extent.layers, least=engine.least_rows(ready.extent))
-    rows = engine.run_plan(model, ready.encoded, noisy, ready.answer_ids, ready.rival, ready.clean, plan).probability
+    rows = engine.run_plan(model, noisy, ready.rival, ready.clean, plan).probability
     exact = np.empty(len(cells))
     for row, cell in enumerate(plan.cells):
         if cell is not None:
@@ -134,18 +137,18 @@ def _exact(model: BlipVQA, ready: Ready, noisy: Tensor, cells: Sequence[Cell]) -
     return exact
 
 
-def _gradients(
-    model: BlipVQA, encoded: Encoded, image_embeds: Tensor, answer_ids: Sequence[int], rival: int
-) -> list[dict[tuple[str, str, int], Tensor]]:
+def _gradients(model: BlipVQA, forward: Forward, rival: int) -> list[dict[tuple[str, str, int], Tensor]]:
     """Gradients of the three numbers (in the order of `results.VARIABLES`) with respect to every state."""
-    states = States()
-    with torch.enable_grad(), model.trace(**model.forward_inputs(encoded, answer_ids), use_cache=False):
-        skip_vision(model, image_embeds.detach().requires_grad_())
+    states, answer_ids = States(), forward.answer_ids
+    embeds = forward.image.detach().requires_grad_()
+    with torch.enable_grad(), model.trace(**model.forward_inputs(forward.encoded, answer_ids), use_cache=False):
+        skip_vision(model, embeds)
         for component in TEXT_COMPONENTS:
             for layer in range(model.config.text_config.num_hidden_layers):
                 for kind in KINDS:
                     states[component, kind, layer] = model.read_state(component, kind, layer)
         logits = model.text_decoder.output.logits.save()
+    states["image_encoder", "block", model.config.vision_config.num_hidden_layers - 1] = embeds
     with torch.enable_grad():
         first = logits.float()
         chosen = first[0].gather(1, torch.tensor(list(answer_ids), device=logits.device)[:, None])[:, 0]

@@ -16,27 +16,19 @@ from nnsight.intervention.util import clear_shared_locals
 from nnsight.tracing.tracer import push_result
 from torch import Tensor
 
+from nnblip.edges import as_knock_outs, cuts
+from nnblip.engine import Forward, run_alone
 from nnblip.errors import NnblipError, SiteError, one_of
 from nnblip.inputs import Encoded
+from nnblip.interventions import States, cut_attention, quiet_dead, skip_vision, write_states
 from nnblip.noise import Noise, Swap, check_nu, corrupt, get_noise, unit_noise
 from nnblip.outcome import Outcome, outcome_of, rival_of
 from nnblip.plan import INPUT, Plan, Point, points, restore_in_place
-from nnblip.sites import KINDS, TEXT_COMPONENTS, Site, as_cell
+from nnblip.sites import HEAD_KINDS, SUBLAYERS, TEXT_COMPONENTS, Cell, Site, as_cell
+from nnblip.vision import clean_at, patch_embeds
 
 if TYPE_CHECKING:
     from nnblip.model import BlipVQA
-
-
-class States(dict[tuple[str, str, int], Tensor]):
-    """Clean states by (component, kind, layer), each (1, tokens, hidden)."""
-
-    def __missing__(self, key: Any) -> Tensor:
-        if not (isinstance(key, tuple) and len(key) == 3):
-            raise SiteError(f"states[{key!r}]: expected states[component, kind, layer]")
-        one_of(key[0], TEXT_COMPONENTS, "component", SiteError)
-        one_of(key[1], KINDS, "kind", SiteError)
-        layers = 1 + max(layer for _, _, layer in self) if self else 0
-        raise SiteError(f"layer {key[2]!r} of {key[0]}: there are {layers}, 0 to {layers - 1}")
 
 
 class _Worker(Mediator):
@@ -60,17 +52,32 @@ class _Run(InterleavingTracer):
         probability: of the answer, a float in [0, 1].
         log_probability: its natural logarithm.
         logit_difference: answer's first token minus the strongest other token of the clean run.
+        knock_out: the attention edges that are cut.
     """
 
-    def __init__(self, model: BlipVQA, encoded: Encoded, answer_ids: list[int]) -> None:
+    def __init__(self, model: BlipVQA, encoded: Encoded, answer_ids: list[int], knock_out: Any) -> None:
         super().__init__(model, "__call__", **model.forward_inputs(encoded, answer_ids))
         self._model: BlipVQA | None = model
         self.encoded = encoded
         self.answer_ids = answer_ids
+        self.knock_out = as_knock_outs(knock_out)
+        self._extent = model.extent(encoded.input_ids.shape[1], len(answer_ids))
+        self._cuts = cuts(self.knock_out, self._extent)
         self._outcome: Outcome | None = None
 
     def _before(self) -> None:
         """Intervention code that comes before the body's."""
+        model = self.envoy
+        for point in points(self._extent.layers, self._extent.image_layers):
+            sublayer = point.kind.removesuffix("_head")
+            cut = self._cuts.get((point.component, sublayer, point.layer))
+            if cut is not None and point.kind in HEAD_KINDS:
+                cut_attention(model, point.component, sublayer, point.layer, cut)
+                quiet_dead(model, point.component, sublayer, point.layer, cut)
+            self._at_point(model, point)
+
+    def _at_point(self, model: BlipVQA, point: Point) -> None:
+        """What `_before` does to a state."""
 
     def _after(self) -> None:
         """Intervention code that comes after the body's."""
@@ -131,8 +138,8 @@ class CleanRun(_Run):
         rival: the strongest other first token (an id).
     """
 
-    def __init__(self, model: BlipVQA, encoded: Encoded, answer_ids: list[int]) -> None:
-        super().__init__(model, encoded, answer_ids)
+    def __init__(self, model: BlipVQA, encoded: Encoded, answer_ids: list[int], knock_out: Any = ()) -> None:
+        super().__init__(model, encoded, answer_ids, knock_out)
         self.answer = model.text(answer_ids)
         self.input_ids = encoded.input_ids
         self.tokens = encoded.tokens
@@ -142,8 +149,10 @@ class CleanRun(_Run):
 
     def _after(self) -> None:
         model = self.envoy
-        self.image_embeds = model.image_encoder.output.last_hidden_state.detach()
-        for point in points(model.config.text_config.num_hidden_layers):
+        for point in points(self._extent.layers, self._extent.image_layers):
+            if point == Point(TEXT_COMPONENTS[0], INPUT, 0):
+                self.image_embeds = model.image_encoder.output.last_hidden_state.detach()
+                self.states.image_embeds = self.image_embeds
             if point.kind != INPUT:
                 self.states[point.component, point.kind, point.layer] = model.read_state(*point).detach()
         logits = model.text_decoder.output.logits.detach()
@@ -157,7 +166,9 @@ class CorruptedRun(_Run):
     Attributes:
         answer: text of what the model would say now, with the noise, the restored states
             and the body's edits.
-        image_embeds: the noisy embeddings, (1, patches, hidden).
+        image_embeds: what the question encoder sees, (1, patches, hidden): the noisy
+            embeddings, with those put back that `restore` names. With noise on pixels or patch
+            embeddings it is there after the block.
     """
 
     def __init__(
@@ -170,6 +181,9 @@ class CorruptedRun(_Run):
         noise: str | Noise,
         restore: Site | Iterable[Site] | None,
         partner: Any = None,
+        noise_at: str = "image_embeds",
+        freeze: Iterable[str] = (),
+        knock_out: Any = None,
     ) -> None:
         if not isinstance(clean, CleanRun):
             raise NnblipError(
@@ -179,18 +193,31 @@ class CorruptedRun(_Run):
             raise NnblipError("clean is of another model: its states mean nothing here; run model.clean on this one")
         clean.outcome  # noqa: B018 - raises if the clean block has not run
         cell = () if restore is None else as_cell(restore)
-        extent = model.extent(clean.input_ids.shape[1], len(clean.answer_ids))
+        super().__init__(model, clean.encoded, clean.answer_ids, clean.knock_out if knock_out is None else knock_out)
+        extent = model.extent(clean.input_ids.shape[1], len(clean.answer_ids), noise_at)
         for site in cell:
             extent.check(site)
-        super().__init__(model, clean.encoded, clean.answer_ids)
         kind = get_noise(noise)
         self.rival = clean.rival
+        embeds = clean.image_embeds if noise_at == "image_embeds" else clean_at(model, clean.encoded, noise_at)
         if isinstance(kind, Swap):
-            unit, self.rival = model.partner(partner, clean.encoded.question, clean.answer_ids)
+            unit, self.rival = model.partner(partner, clean.encoded.question, clean.answer_ids, noise_at)
         else:
-            unit = unit_noise(kind, tuple(clean.image_embeds.shape), seed, clean.encoded.key, draw)
+            unit = unit_noise(kind, tuple(embeds.shape), seed, clean.encoded.key, draw)
+        noisy = corrupt(kind, embeds, unit, check_nu(nu))
+        self._runs_vision = noise_at != "image_embeds"
+        self._image = patch_embeds(model, noisy, noise_at) if self._runs_vision else noisy
+        self._frozen = _frozen(freeze, cell)
+        self._kept = States()
+        if self._frozen:
+            forward = Forward(clean.encoded, self._image, clean.answer_ids, self._runs_vision, self._cuts)
+            self._kept, _ = run_alone(model, forward)
+        if not self._runs_vision:
+            tokens = [site.token for site in cell if site.component == "image_encoder"]
+            self._image[:, tokens] = clean.image_embeds[:, tokens]
+            self.image_embeds: Float[Tensor, "1 patch hidden"] = self._image
+            cell = tuple(site for site in cell if site.component != "image_encoder")
         self.clean = clean
-        self.image_embeds = corrupt(kind, clean.image_embeds, unit, check_nu(nu))
         self.answer = ""
         self._plan: Plan = restore_in_place(cell)
         self._logits: Tensor
@@ -199,13 +226,22 @@ class CorruptedRun(_Run):
 
     def _before(self) -> None:
         model = self.envoy
-        skip_vision(model, self.image_embeds)
-        for point in points(model.config.text_config.num_hidden_layers):
-            if point in self._plan.steps:
-                write_states(model, point, self._plan, self.clean.states)
+        if self._runs_vision:
+            model.image_encoder.embeddings.skip(self._image)
+        else:
+            skip_vision(model, self._image)
+        super()._before()
+
+    def _at_point(self, model: BlipVQA, point: Point) -> None:
+        if (point.component, point.kind) in self._frozen:
+            model.write_state(*point, self._kept[point])
+        if point in self._plan.steps:
+            write_states(model, point, self._plan, self.clean.states)
 
     def _after(self) -> None:
         model = self.envoy
+        if self._runs_vision:
+            self.image_embeds = model.image_encoder.output.last_hidden_state.detach()
         self._question_states = model.text_encoder.output.last_hidden_state.detach()
         output = model.text_decoder.output
         self._logits, self._cache = output.logits.detach(), output.past_key_values
@@ -231,26 +267,13 @@ class CorruptedRun(_Run):
                 break
         if unused := len(self.answer_ids) - len(said):
             self._cache.crop(-unused)
-        return model.decode(self._question_states, said, self._cache)
+        longest = model.extent(self.encoded.input_ids.shape[1], model.longest_answer)
+        return model.decode(self._question_states, said, self._cache, cuts(self.knock_out, longest))
 
 
-def skip_vision(model: BlipVQA, image_embeds: Float[Tensor, "1 patch hidden"]) -> None:
-    """Inside a trace: these embeddings instead of running the vision model."""
-    from transformers.modeling_outputs import BaseModelOutputWithPooling
-
-    model.image_encoder.skip(BaseModelOutputWithPooling(last_hidden_state=image_embeds))
-
-
-def write_states(model: BlipVQA, point: Point, plan: Plan, clean: States) -> None:
-    """Inside a trace: overwrite the states that the plan names at a point by their clean values."""
-    step = plan.steps[point]
-    if step.rows:
-        state = model.read_state(*point).clone()
-        source = clean[point.component, point.kind, point.layer].to(state)
-        if step.heads:
-            heads = model.config.text_config.num_attention_heads
-            by_head, source = (x.unflatten(-1, (heads, -1)) for x in (state, source))  # views: writes reach `state`
-            by_head[step.rows, step.tokens, step.heads] = source[0, step.tokens, step.heads]
-        else:
-            state[step.rows, step.tokens] = source[0, step.tokens]
-        model.write_state(*point, state)
+def _frozen(freeze: Iterable[str], cell: Cell) -> set[tuple[str, str]]:
+    """(component, kind) of what is kept: in the answer decoder, if nothing before it is restored."""
+    names = (freeze,) if isinstance(freeze, str) else tuple(freeze)
+    decoder = bool(cell) and all(site.component == "answer_decoder" for site in cell)
+    component = "answer_decoder" if decoder else "question_encoder"
+    return {(component, SUBLAYERS[one_of(name, SUBLAYERS, "sublayer", SiteError)]) for name in names}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,11 +14,13 @@ from jaxtyping import Float
 from nnsight.modeling.huggingface import HuggingFaceModel
 from torch import Tensor
 
-from nnblip import contexts, demo, inputs
-from nnblip.errors import InputError, ModelError, NnblipWarning, SiteError, one_of
+from nnblip import contexts, decoding, demo, inputs
+from nnblip.edges import Cuts
+from nnblip.errors import InputError, ModelError, SiteError, one_of
 from nnblip.inputs import Encoded
 from nnblip.noise import Noise
-from nnblip.sites import KINDS, TEXT_COMPONENTS, Extent, Site
+from nnblip.sites import COMPONENTS, IMAGE_KINDS, KINDS, PLACES, TEXT_COMPONENTS, Extent, Site
+from nnblip.vision import clean_at
 
 #: Names of the vocabulary for transformers' modules. `output` is a name that nnsight
 #: serves on every module (the module's output), so BLIP's submodules of that name
@@ -31,9 +33,6 @@ RENAME = {
     "encoder.layers": "layer",
     "E_output": "add_norm",
 }
-
-#: As many tokens as transformers' `generate` gives by default.
-MAX_ANSWER_TOKENS = 20
 
 
 class Answer(NamedTuple):
@@ -180,13 +179,23 @@ class BlipVQA(HuggingFaceModel):
         """transformers' `BlipConfig`."""
         return self._module.config
 
-    def extent(self, question_tokens: int, answer_tokens: int) -> Extent:
+    def extent(self, question_tokens: int, answer_tokens: int, noise_at: str = "image_embeds") -> Extent:
         """How many layers and tokens there are for a question and an answer of these lengths."""
-        text = self.config.text_config
-        return Extent(text.num_hidden_layers, question_tokens, answer_tokens, text.num_attention_heads)
+        text, vision = self.config.text_config, self.config.vision_config
+        return Extent(
+            text.num_hidden_layers, question_tokens, answer_tokens, text.num_attention_heads,
+            vision.num_hidden_layers, vision.image_size // vision.patch_size, one_of(noise_at, PLACES, "noise_at"),
+        )  # fmt: skip
+
+    @property
+    def longest_answer(self) -> int:
+        """How many tokens an answer of its own has at most."""
+        return decoding.longest_answer(self._module)
 
     def _state_module(self, component: str, kind: str, layer: int) -> Any:
-        one_of(component, TEXT_COMPONENTS, "component", SiteError)
+        one_of(component, COMPONENTS, "component", SiteError)
+        if component == "image_encoder":
+            one_of(kind, IMAGE_KINDS, "kind of image_encoder", SiteError)
         block = getattr(self, component).layer[layer]
         match kind:
             case "block":
@@ -289,41 +298,17 @@ class BlipVQA(HuggingFaceModel):
             )
         return said
 
-    @torch.no_grad()
-    def decode(self, question_states: Float[Tensor, "1 token hidden"], said: list[int], cache: Any = None) -> list[int]:
-        """Go on answering greedily, up to [SEP], `MAX_ANSWER_TOKENS` or what the model takes.
-
-        Args:
-            question_states: the question encoder's output.
-            said: the answer so far.
-            cache: keys and values of [DEC] and of all of `said` but its last token.
-        """
-        text = self.config.text_config
-        said = list(said)
-        limit = min(MAX_ANSWER_TOKENS, text.max_position_embeddings)
-        while len(said) < limit:
-            fed = [text.bos_token_id, *said] if cache is None else said[-1:]
-            out = self._module.text_decoder(
-                input_ids=torch.tensor([fed], device=question_states.device),
-                encoder_hidden_states=question_states,
-                past_key_values=cache,
-                use_cache=True,
-            )
-            cache, token = out.past_key_values, int(out.logits[0, -1].argmax())
-            if token == text.sep_token_id:
-                return said
-            said.append(token)
-        warnings.warn(
-            f"the answer did not end within {limit} tokens and counts as it is so far",
-            NnblipWarning,
-            stacklevel=2,
-        )
-        return said
+    def decode(
+        self, question_states: Float[Tensor, "1 token hidden"], said: list[int], cache: Any = None,
+        cuts: Cuts | None = None,
+    ) -> list[int]:  # fmt: skip
+        """Go on answering greedily, see `nnblip.decoding.decode`."""
+        return decoding.decode(self._module, question_states, said, cache, cuts)
 
     def partner(
-        self, image: Any, question: str, answer_ids: Sequence[int]
+        self, image: Any, question: str, answer_ids: Sequence[int], noise_at: str = "image_embeds"
     ) -> tuple[Float[Tensor, "1 patch hidden"], int]:
-        """For noise "swap": another image's embeddings (float32, CPU) and the first token of the answer there.
+        """For noise "swap": of another image what the noise falls on (float32, CPU), and its answer's first token.
 
         Raises:
             InputError: if no image is given, or the model's answer there begins alike.
@@ -340,6 +325,8 @@ class BlipVQA(HuggingFaceModel):
                 f"partner: the model answers {self.text(other)!r} there too, so there is nothing to trace;"
                 " expected an image with another answer"
             )
+        if noise_at != "image_embeds":
+            embeds = clean_at(self, encoded, noise_at)
         return embeds.float().cpu(), other[0]
 
     def text(self, ids: Sequence[int]) -> str:
@@ -358,7 +345,7 @@ class BlipVQA(HuggingFaceModel):
 
     # --- the two contexts ----------------------------------------------------------
 
-    def clean(self, image: Any, question: str, answer: str | None = None) -> contexts.CleanRun:
+    def clean(self, image: Any, question: str, answer: str | None = None, *, knock_out: Any = ()) -> contexts.CleanRun:
         """A context manager: run the model as it is and save its clean states.
 
         The body is nnsight code on the model, as in `model.trace(...)`.
@@ -366,14 +353,16 @@ class BlipVQA(HuggingFaceModel):
         Args:
             image: a path, a PIL image or an array.
             question: its text.
-            answer: the answer to trace; the model's own if None.
+            answer: the answer to trace; the model's own, with nothing knocked out, if None.
+            knock_out: attention edges to cut, see `nnblip.knock_out`; one or several.
 
         Raises:
             InputError: for an image, question or answer that the model cannot read.
         """
         encoded = self.encode(image, question)
         given = None if answer is None else self.encode_answer(answer)
-        return contexts.CleanRun(self, encoded, given or self.own_answer(encoded, self.image_embeds(encoded)))
+        traced = given or self.own_answer(encoded, self.image_embeds(encoded))
+        return contexts.CleanRun(self, encoded, traced, knock_out)
 
     def corrupt(
         self,
@@ -384,11 +373,15 @@ class BlipVQA(HuggingFaceModel):
         noise: str | Noise = "multiplicative",
         restore: Site | Sequence[Site] | None = None,
         partner: Any = None,
+        *,
+        noise_at: str = "image_embeds",
+        freeze: Iterable[str] = (),
+        knock_out: Any = None,
     ) -> contexts.CorruptedRun:
-        """A context manager: run on damaged image embeddings, with states put back to their clean values.
+        """A context manager: run on a damaged image, with states put back to their clean values.
 
-        The vision model is not run again. The noise is exactly that of draw `draw` of
-        `causal_trace(..., seed=seed)` for the same image and question.
+        The noise is exactly that of draw `draw` of `causal_trace(..., seed=seed)` for the same
+        image and question. The vision model runs again only if the noise falls before it.
 
         Args:
             clean: what `model.clean(...)` gave, after its block.
@@ -399,11 +392,16 @@ class BlipVQA(HuggingFaceModel):
             restore: a site or a collection of sites.
             partner: another image with another answer, for noise "swap"; the logit difference
                 is then to the first token of that answer.
+            noise_at: where the noise falls, "image_embeds", "patch_embeds" or "pixels".
+            freeze: sublayers ("attention", "crossattention", "mlp_out") whose outputs stay what
+                they are in the corrupted run, whatever is restored or edited: of the answer
+                decoder if `restore` names only states there, of the question encoder else.
+            knock_out: attention edges to cut; by default those of `clean`.
 
         Raises:
             NnblipError: for a bad ν, noise or site, or a `clean` of another model.
         """
-        return contexts.CorruptedRun(self, clean, nu, seed, draw, noise, restore, partner)
+        return contexts.CorruptedRun(self, clean, nu, seed, draw, noise, restore, partner, noise_at, freeze, knock_out)
 
 
 @contextmanager

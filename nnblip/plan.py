@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from nnblip.errors import whole
-from nnblip.sites import KINDS, TEXT_COMPONENTS, Cell, Site
+from nnblip.sites import COMPONENTS, KINDS, TEXT_COMPONENTS, Cell, Site
 
 INPUT = "input"
 
@@ -56,9 +56,15 @@ class Plan:
     def rows(self) -> int:
         return len(self.cells)
 
+    def born_in(self, component: str) -> int:
+        """How many rows."""
+        return sum(step.births for point, step in self.steps.items() if point.component == component)
 
-def points(layers: int) -> Iterator[Point]:
+
+def points(layers: int, image_layers: int = 0) -> Iterator[Point]:
     """Every point of a pass, in the order in which the model reaches it."""
+    for layer in range(image_layers):
+        yield Point("image_encoder", "block", layer)
     for component in TEXT_COMPONENTS:
         yield Point(component, INPUT, 0)
         for layer in range(layers):
@@ -80,7 +86,11 @@ def birth_point(site: Site) -> Point:
 
 
 def make_plans(
-    cells: Sequence[Cell], layers: int, max_rows: int | None = None, least: Mapping[str, int] | None = None
+    cells: Sequence[Cell],
+    layers: int,
+    max_rows: int | None = None,
+    least: Mapping[str, int] | None = None,
+    image_row: int = 1,
 ) -> list[Plan]:
     """Plans that compute every cell, each of at most `max_rows` rows (the corrupted row counts).
 
@@ -89,28 +99,39 @@ def make_plans(
 
     Args:
         cells: what to compute.
-        layers: how many there are in a component.
+        layers: how many there are in a text component.
         max_rows: bound on the rows of a pass; None for no bound.
         least: by component, how many rows it must see at least; further copies of the
             corrupted row make them up, whatever `max_rows` says.
+        image_row: as how many rows one counts that is born in the image encoder.
 
     Raises:
         NnblipError: if `max_rows` leaves no room for a cell.
     """
     if max_rows is not None:
         max_rows = whole(max_rows, "max_rows", 2)
-    order = {point: number for number, point in enumerate(points(layers))}
+    image_layers = max(
+        (site.layer + 1 for cell in cells for site in cell if site.component == "image_encoder"), default=0
+    )
+    order = {point: number for number, point in enumerate(points(layers, image_layers))}
     born = [min((birth_point(site) for site in cell), key=order.__getitem__) for cell in cells]
     queue = sorted(range(len(cells)), key=lambda index: order[born[index]])
-    size = len(queue) if max_rows is None else max_rows - 1
-    chunks = [queue[start : start + size] for start in range(0, len(queue), size)] if queue else [[]]
+    chunks: list[list[int]] = [[]]
+    taken = 0
+    for index in queue:
+        weight = image_row if born[index].component == "image_encoder" else 1
+        if max_rows is not None and chunks[-1] and taken + weight > max_rows - 1:
+            chunks.append([])
+            taken = 0
+        chunks[-1].append(index)
+        taken += weight
     return [_plan(chunk, cells, born, least or {}) for chunk in chunks]
 
 
 def _plan(chunk: list[int], cells: Sequence[Cell], born: Sequence[Point], least: Mapping[str, int]) -> Plan:
     steps: dict[Point, Step] = {}
     rows: list[int | None] = [None]
-    for component in TEXT_COMPONENTS:
+    for component in COMPONENTS:
         if lacking := max(0, least.get(component, 1) - len(rows)):
             steps[Point(component, INPUT, 0)] = Step(births=lacking)
             rows += [None] * lacking

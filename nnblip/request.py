@@ -7,7 +7,7 @@ and what an example needs before its first pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,24 +16,29 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from nnblip import engine, results
-from nnblip.contexts import States
+from nnblip.edges import KnockOut, as_knock_outs, cuts
+from nnblip.engine import Forward
 from nnblip.errors import NnblipError, SiteError, one_of, whole
 from nnblip.inputs import Encoded, Example, answer_tokens
+from nnblip.interventions import States
 from nnblip.noise import Noise, Swap, check_nu, corrupt, get_noise, unit_noise
 from nnblip.outcome import Outcome, outcome_of, rival_of
 from nnblip.roles import roles
 from nnblip.sites import (
+    COMPONENTS,
     HEAD_KINDS,
     KINDS,
+    PLACES,
     SUBLAYERS,
-    TEXT_COMPONENTS,
     WHOLE_KINDS,
     Cell,
     Extent,
     describe,
     gather,
+    grid_of,
     heatmap,
 )  # fmt: skip
+from nnblip.vision import clean_at, patch_embeds
 
 if TYPE_CHECKING:
     from nnblip.model import BlipVQA
@@ -56,11 +61,14 @@ class Settings:
     direction: str
     freeze: tuple[str, ...]
     max_rows: int | None
+    noise_at: str = "image_embeds"
+    regions: int | tuple[int, int] | None = None
+    knock_out: tuple[KnockOut, ...] = ()
 
     @classmethod
     def of(
         cls, nu: Any, draws: Any, noise: Any, seed: Any, kinds: Any, components: Any, cells: Any, direction: Any,
-        freeze: Any, max_rows: Any,
+        freeze: Any, max_rows: Any, noise_at: Any = "image_embeds", regions: Any = None, knock_out: Any = (),
     ) -> Settings:  # fmt: skip
         """Raises `NnblipError` for what cannot be used."""
         if kinds is None:
@@ -71,23 +79,33 @@ class Settings:
             get_noise(noise),
             whole(seed, "seed", 0),
             _names(kinds, KINDS, "kind") if kinds or cells is None else (),
-            _names(components, TEXT_COMPONENTS, "component"),
+            _names(components, COMPONENTS, "component"),
             cells,
             one_of(direction, DIRECTIONS, "direction"),
             tuple(sorted(_names(freeze, SUBLAYERS, "sublayer"))) if freeze else (),
             None if max_rows is None else whole(max_rows, "max_rows", 2),
+            one_of(noise_at, PLACES, "noise_at"),
+            regions,
+            as_knock_outs(knock_out),
         )
 
     def nodes(self, extent: Extent) -> dict[str, list[Cell]]:
         """The cells of each node of the result, for a question and answer of some length."""
         whole_kinds = [kind for kind in self.kinds if kind in WHOLE_KINDS]
         head_kinds = [kind for kind in self.kinds if kind in HEAD_KINDS]
-        nodes = {name: heatmap(extent, name, whole_kinds) for name in self.components}
-        nodes |= {name + results.HEADS: heatmap(extent, name, head_kinds) for name in self.components}
+        texts = [name for name in self.components if name != "image_encoder"]
+        if self.regions is not None and (len(texts) == len(self.components) or not self.kinds):
+            raise SiteError("regions: they part the map of image_encoder; name it in components")
+        if texts != list(self.components) and self.kinds and "block" not in self.kinds:
+            raise SiteError(f"kinds {', '.join(self.kinds)}: image_encoder has the kind block only; name it too")
+        nodes = {name: heatmap(extent, name, whole_kinds, self.regions) for name in self.components if self.kinds}
+        nodes |= {name + results.HEADS: heatmap(extent, name, head_kinds) for name in texts}
         nodes[results.CELLS] = [] if self.cells is None else gather(self.cells, extent)
         for site in (site for cells in nodes.values() for cell in cells for site in cell):
             if site.head is not None and site.kind.removesuffix("_head") in self.freeze:
                 raise SiteError(f"{site}: its own sublayer is frozen, so restoring it would change nothing")
+            if site.component == "image_encoder" and "crossattention" in self.freeze:
+                raise SiteError(f"{site}: with crossattention frozen nothing of the image reaches the question")
         return {name: cells for name, cells in nodes.items() if cells}
 
 
@@ -97,7 +115,7 @@ class Ready:
 
     example: Example
     encoded: Encoded
-    embeds: Tensor
+    undamaged: Tensor
     answer_ids: list[int]
     predicted: list[int]
     rival: int
@@ -106,6 +124,8 @@ class Ready:
     partner: Tensor | None
     extent: Extent
     nodes: Mapping[str, Sequence[Cell]]
+    forward: Forward
+    grid: tuple[int, int]
 
     @classmethod
     def of(cls, model: BlipVQA, example: Example, settings: Settings) -> Ready:
@@ -116,14 +136,19 @@ class Ready:
             answer_ids = predicted = model.own_answer(encoded, embeds)
         else:
             answer_ids, predicted = model.encode_answer(example.answer), model.own_answer(encoded, embeds, empty=True)
-        clean, logits = engine.run_alone(model, encoded, embeds, answer_ids)
+        extent = model.extent(len(encoded.tokens), len(answer_ids), settings.noise_at)
+        undamaged, runs_vision = embeds, settings.noise_at != "image_embeds"
+        if runs_vision:
+            undamaged = clean_at(model, encoded, settings.noise_at)
+            embeds = patch_embeds(model, undamaged, settings.noise_at)
+        forward = Forward(encoded, embeds, answer_ids, runs_vision, cuts(settings.knock_out, extent))
+        clean, logits = engine.run_alone(model, forward)
         rival, partner = rival_of(logits, answer_ids), None
         if isinstance(settings.noise, Swap):
-            partner, rival = model.partner(example.partner, example.question, answer_ids)
-        extent = model.extent(len(encoded.tokens), len(answer_ids))
+            partner, rival = model.partner(example.partner, example.question, answer_ids, settings.noise_at)
         return cls(
-            example, encoded, embeds, answer_ids, predicted, rival, clean, outcome_of(logits, answer_ids, rival),
-            partner, extent, settings.nodes(extent),
+            example, encoded, undamaged, answer_ids, predicted, rival, clean, outcome_of(logits, answer_ids, rival),
+            partner, extent, settings.nodes(extent), forward, grid_of(settings.regions or extent.side),
         )  # fmt: skip
 
     @property
@@ -131,12 +156,15 @@ class Ready:
         """Of all nodes, in their order."""
         return [cell for cells in self.nodes.values() for cell in cells]
 
-    def noisy(self, settings: Settings, nu: float, draw: int) -> Tensor:
-        """The damaged embeddings of one draw, (1, patches, hidden)."""
+    def noisy(self, model: BlipVQA, settings: Settings, nu: float, draw: int) -> Forward:
+        """The pass on the damaged image of one draw."""
         unit = self.partner
         if unit is None:
-            unit = unit_noise(settings.noise, tuple(self.embeds.shape), settings.seed, self.encoded.key, draw)
-        return corrupt(settings.noise, self.embeds, unit, nu)
+            unit = unit_noise(settings.noise, tuple(self.undamaged.shape), settings.seed, self.encoded.key, draw)
+        damaged = corrupt(settings.noise, self.undamaged, unit, nu)
+        if self.forward.runs_vision:
+            damaged = patch_embeds(model, damaged, settings.noise_at)
+        return replace(self.forward, image=damaged)
 
     def traced(self, model: BlipVQA, corrupted: np.ndarray, restored: np.ndarray) -> results.Traced:
         """The numbers (3, nu, draw) and (3, nu, draw, cell) with all that a result says of the example."""
@@ -144,6 +172,11 @@ class Ready:
             "question_encoder": self.encoded.tokens,
             "answer_decoder": answer_tokens(model.processor, self.answer_ids),
         }
+        kinds = {"question_encoder": roles(self.encoded.tokens)}
+        if "image_encoder" in self.nodes:
+            tokens["image_encoder"], kinds["image_encoder"] = _image_tokens(
+                self.nodes["image_encoder"], self.extent.side
+            )
         return results.Traced(
             id=self.example.id or self.encoded.key[:12],
             coords={
@@ -156,11 +189,13 @@ class Ready:
                 **_extras(self.example),
             },
             tokens=tokens,
-            roles=tokens | {"question_encoder": roles(self.encoded.tokens)},
+            roles=tokens | kinds,
             clean=stack(self.clean_outcome)[:, 0],
             corrupted=corrupted,
             restored=_by_node(restored, self.nodes, self.extent),
             cells=[describe(cell) for cell in self.nodes.get(results.CELLS, [])],
+            grid=self.grid,
+            depths={name: self.extent.depths(name.removesuffix(results.HEADS)) for name in self.nodes},
         )
 
 
@@ -189,8 +224,11 @@ def _by_node(restored: np.ndarray, nodes: Mapping[str, Sequence[Cell]], extent: 
     parts = dict(zip(nodes, np.split(restored, ends[:-1], axis=-1), strict=True))
     for name in parts.keys() - {results.CELLS}:
         heads = (extent.heads,) if name.endswith(results.HEADS) else ()
-        shape = (-1, extent.layers, *heads, extent.tokens(name.removesuffix(results.HEADS)))
-        parts[name] = parts[name].reshape(*restored.shape[:3], *shape)
+        component = name.removesuffix(results.HEADS)
+        layers = len(extent.depths(component))
+        # of the image encoder there are as many tokens as regions
+        last = len(nodes[name]) // layers if component == "image_encoder" else extent.tokens(component)
+        parts[name] = parts[name].reshape(*restored.shape[:3], -1, layers, *heads, last)
     return parts
 
 
@@ -214,6 +252,17 @@ def _extras(example: Example) -> dict[str, str]:
         for name, value in example.extra.items()
         if isinstance(value, str | int | float) and name not in taken
     }
+
+
+def _image_tokens(cells: Sequence[Cell], side: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Texts and roles of the tokens of the image encoder's map: which patches they are, by row and column."""
+    texts = []
+    for cell in cells:
+        if cell[0].layer == cells[0][0].layer:
+            rows, columns = zip(*(divmod(site.token - 1, side) for site in cell), strict=True)
+            spans = (f"{min(x)}-{max(x)}" if min(x) < max(x) else f"{min(x)}" for x in (rows, columns))
+            texts.append("[CLS]" if cell[0].token == 0 else "row {} column {}".format(*spans))
+    return tuple(texts), tuple("[CLS]" if text == "[CLS]" else "image" for text in texts)
 
 
 def _image_name(image: Any) -> str:

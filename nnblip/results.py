@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from nnblip.errors import NnblipError, ResultError
-from nnblip.sites import COMPONENTS, HEAD_KINDS
+from nnblip.sites import COMPONENTS, HEAD_KINDS, IMAGE_KINDS
 
 VARIABLES = ("probability", "log_probability", "logit_difference")
 #: Dimensions of the nodes that are always there, and of a component's node.
@@ -44,6 +44,9 @@ class Traced:
         restored: for each node, (3, nu, draw, kind, layer, token), with head before token
             in nodes of heads; for `/cells`, (3, nu, draw, cell).
         cells: what each cell of `/cells` is, see `nnblip.sites.describe`.
+        depths: for each node, which layers it has; counted from 0 where none are named.
+        grid: rows and columns of the map of the image encoder, whose tokens after [CLS] are
+            in reading order.
     """
 
     id: str
@@ -54,6 +57,8 @@ class Traced:
     corrupted: np.ndarray
     restored: Mapping[str, np.ndarray]
     cells: Sequence[Mapping[str, str | int]] = ()
+    depths: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    grid: tuple[int, int] | None = None
 
 
 def build(
@@ -88,15 +93,18 @@ def _map(traced: Sequence[Traced], name: str, kinds: Sequence[str]) -> xr.Datase
     numbers = np.stack([_pad(one.restored[name], width) for one in traced], 1)
     dims = HEADS_DIMS if of_heads else COMPONENT_DIMS
     axes = {dim: np.arange(size) for dim, size in zip(dims, numbers.shape[1:], strict=True)}
+    axes["layer"] = np.asarray(traced[0].depths.get(name, axes["layer"]))
+    own = IMAGE_KINDS if component == "image_encoder" else kinds
     coords: dict[str, Any] = {
-        "kind": [kind for kind in kinds if (kind in HEAD_KINDS) == of_heads],
+        "kind": [kind for kind in own if (kind in HEAD_KINDS) == of_heads],
         **{dim: axes[dim] for dim in ("layer", "head", "token") if dim in axes},
         **{
             label: (("example", "token"), [list(of[component]) + [""] * (width - len(of[component])) for of in given])
             for label, given in (("token_text", [t.tokens for t in traced]), ("role", [t.roles for t in traced]))
         },
     }
-    return _dataset(numbers, dims).assign_coords(coords)
+    attrs = {"grid": list(traced[0].grid or ())} if component == "image_encoder" else {}
+    return _dataset(numbers, dims).assign_coords(coords).assign_attrs(attrs)
 
 
 def _cells(traced: Sequence[Traced]) -> xr.Dataset:

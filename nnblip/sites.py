@@ -14,7 +14,7 @@ from typing import Any
 from nnblip.errors import SiteError, one_of, whole
 
 COMPONENTS = ("image_encoder", "question_encoder", "answer_decoder")
-#: The components that the text layers make up, in the order in which they run.
+#: Those that text layers make up; both tuples are in the order in which the model runs.
 TEXT_COMPONENTS = ("question_encoder", "answer_decoder")
 
 #: The states of a text layer, in the order in which the layer computes them. The
@@ -27,6 +27,9 @@ KINDS = (
     "crossattention_head", "crossattention_out", "crossattention",
     "mlp_out", "block",
 )  # fmt: skip
+#: The image encoder has layer outputs only; that of its last layer stands for the image
+#: embeddings, from which only a LayerNorm of each token parts it.
+IMAGE_KINDS = ("block",)
 HEAD_KINDS = ("attention_head", "crossattention_head")
 WHOLE_KINDS = tuple(kind for kind in KINDS if kind not in HEAD_KINDS)
 #: What `freeze` can keep: a sublayer, by the kind that it adds to the stream.
@@ -41,7 +44,8 @@ class Site:
         component: one of `COMPONENTS`.
         kind: which state of the layer, one of `KINDS`.
         layer: counted from 0.
-        token: position in the question (0 is [CLS]) or in the answer (0 is [DEC]).
+        token: position in the question (0 is [CLS]), in the answer (0 is [DEC]), or among the
+            patches of the image in reading order, counted from 1 (0 is [CLS]).
         head: which head, for the kinds of heads; None for whole states.
 
     Raises:
@@ -58,6 +62,8 @@ class Site:
 
     def __post_init__(self) -> None:
         one_of(self.component, COMPONENTS, "component", SiteError)
+        if self.component == "image_encoder":
+            one_of(self.kind, IMAGE_KINDS, "kind of image_encoder", SiteError)
         one_of(self.kind, KINDS, "kind", SiteError)
         if (self.head is not None) != (self.kind in HEAD_KINDS):
             raise SiteError(
@@ -76,32 +82,60 @@ class Site:
 Cell = tuple[Site, ...]
 
 
+#: Where the noise falls: on what the image encoder hands over, on what it starts from, or
+#: on the picture itself.
+PLACES = ("image_embeds", "patch_embeds", "pixels")
+
+
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """How many layers, heads and tokens the text components have, for one question and answer."""
+    """How many layers, heads and tokens there are, for one question and answer.
+
+    Attributes:
+        layers, heads: of a text component.
+        question_tokens, answer_tokens: of the two text components.
+        image_layers: of the image encoder.
+        side: how many patches a side of the image has.
+        noise_at: where the noise falls, one of `PLACES`: what comes before it stays clean and
+            cannot be restored.
+    """
 
     layers: int
     question_tokens: int
     answer_tokens: int
     heads: int
+    image_layers: int = 1
+    side: int = 1
+    noise_at: str = "image_embeds"
 
     def tokens(self, component: str) -> int:
-        return self.question_tokens if component == "question_encoder" else self.answer_tokens
+        image_tokens = 1 + self.side**2
+        return {"image_encoder": image_tokens, "question_encoder": self.question_tokens}.get(
+            component, self.answer_tokens
+        )
+
+    def depths(self, component: str) -> range:
+        """The layers of a component that can be restored."""
+        if component != "image_encoder":
+            return range(self.layers)
+        return range(self.image_layers - 1 if self.noise_at == "image_embeds" else 0, self.image_layers)
 
     def check(self, site: Site) -> None:
         """Raise `SiteError` if the model has no such state for this question and answer."""
-        if site.component == "image_encoder":
-            raise SiteError(
-                f"{site}: states of the image encoder cannot be restored, because the noise falls on its output;"
-                f" expected one of: {', '.join(TEXT_COMPONENTS)}"
-            )
+        depths = self.depths(site.component)
         for name, value, count in (
-            ("layer", site.layer, self.layers),
+            ("layer", site.layer, depths.stop),
             ("token", site.token, self.tokens(site.component)),
             ("head", site.head or 0, self.heads),
         ):
             if value >= count:
                 raise SiteError(f"{name} {value} of {site.component}: there are {count}, 0 to {count - 1}")
+        if site.layer < depths.start:
+            raise SiteError(
+                f"{site}: the noise falls on the image embeddings, so earlier layers of the image encoder are clean"
+                f" as they are; restore layer {depths.start} (the embeddings), or let the noise fall earlier with"
+                " noise_at='patch_embeds' or 'pixels'"
+            )
 
 
 def as_cell(given: Site | Iterable[Site]) -> Cell:
@@ -123,14 +157,14 @@ def describe(cell: Cell) -> dict[str, str | int]:
     """What a cell is, as coordinates of a result.
 
     Returns:
-        `cell`, a name that tells all of its sites; `component`, `kind`, joined by "+" where
+        `cell`, a name that tells all of its sites (image tokens in runs); `component`, `kind`, joined by "+" where
         there are several; `layer`, the first; `width`, how many layers from the first to
         the last; `token`, -1 where there are several; `size`, how many sites.
     """
     layers = [site.layer for site in cell]
     tokens = {site.token for site in cell}
     return {
-        "cell": "; ".join(str(site) for site in cell),
+        "cell": "; ".join(_names(cell)),
         "component": "+".join(dict.fromkeys(site.component for site in cell)),
         "kind": "+".join(dict.fromkeys(site.kind for site in cell)),
         "layer": min(layers),
@@ -138,6 +172,31 @@ def describe(cell: Cell) -> dict[str, str | int]:
         "token": tokens.pop() if len(tokens) == 1 else -1,
         "size": len(set(cell)),
     }
+
+
+def _names(cell: Cell) -> list[str]:
+    """The sites' names, in their order; the image tokens of one layer are told together."""
+    names: dict[str, list[int]] = {}
+    for site in cell:
+        image = site.component == "image_encoder"
+        names.setdefault(f"{site.component} block layer {site.layer} token" if image else str(site), []).append(
+            site.token
+        )
+    return [
+        f"{name}{'s' * (len(tokens) > 1)} {_runs(tokens)}" if name.endswith(" token") else name
+        for name, tokens in names.items()
+    ]
+
+
+def _runs(numbers: Iterable[int]) -> str:
+    """1, 2, 3, 7 as "1-3,7"."""
+    runs: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1][1:] = [number]
+        else:
+            runs.append([number])
+    return ",".join("-".join(map(str, run)) for run in runs)
 
 
 #: A family of cells: for a question and answer of some length, its cells.
@@ -193,6 +252,50 @@ def token_across_layers(token: int | None = None, kind: str = "block", component
     return family
 
 
+def image_regions(grid: int | tuple[int, int], layer: int | None = None, cls: bool = True) -> Family:
+    """The patches of each region of the image together, the regions in reading order.
+
+    Args:
+        grid: how many regions a side has, or (rows, columns). It must divide the patches:
+            the BLIP of the paper has 24 x 24, so 6 gives 36 regions of 16 patches.
+        layer: of the image encoder; the last, which is the image embeddings, if None.
+        cls: whether [CLS], which is no patch, comes first as a cell of its own.
+
+    Raises:
+        SiteError: for a grid that does not divide the patches.
+    """
+    rows, columns = grid_of(grid)
+
+    def family(extent: Extent) -> list[Cell]:
+        for count in (rows, columns):
+            if extent.side % count:
+                divisors = [str(k) for k in range(1, extent.side + 1) if extent.side % k == 0]
+                raise SiteError(
+                    f"image regions: grid {grid!r} does not divide the {extent.side} x {extent.side} patches;"
+                    f" expected one of {', '.join(divisors)}"
+                )
+        depth, high, wide = (
+            extent.image_layers - 1 if layer is None else layer,
+            extent.side // rows,
+            extent.side // columns,
+        )
+        patches = [
+            [1 + y * extent.side + x for y in range(r * high, (r + 1) * high) for x in range(c * wide, (c + 1) * wide)]
+            for r in range(rows)
+            for c in range(columns)
+        ]
+        tokens = [[0]] * cls + patches
+        return [tuple(Site("image_encoder", "block", depth, token) for token in some) for some in tokens]
+
+    return family
+
+
+def grid_of(grid: int | tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of a grid of regions. Raises `SiteError` if they are no whole numbers of at least 1."""
+    rows, columns = grid if isinstance(grid, tuple) and len(grid) == 2 else (grid, grid)
+    return whole(rows, "image regions: grid", 1, SiteError), whole(columns, "image regions: grid", 1, SiteError)
+
+
 def pairs(first: Iterable[Site], second: Iterable[Site] | None = None) -> Family:
     """Every site alone and every pair of them, so that `effects.interaction` can compare.
 
@@ -246,12 +349,20 @@ def gather(given: Any, extent: Extent) -> list[Cell]:
     return cells
 
 
-def heatmap(extent: Extent, component: str, kinds: Sequence[str] = ("block",)) -> list[Cell]:
-    """Every state of a component, one to a cell, ordered by kind, layer, head (where kinds have heads), token."""
+def heatmap(
+    extent: Extent, component: str, kinds: Sequence[str] = ("block",), regions: int | tuple[int, int] | None = None
+) -> list[Cell]:
+    """Every state of a component, one to a cell, ordered by kind, layer, head (where kinds have heads), token.
+
+    Of the image encoder, with `regions`, region by region instead of patch by patch.
+    """
+    if component == "image_encoder":
+        grid = extent.side if regions is None else regions
+        return [cell for layer in extent.depths(component) for cell in image_regions(grid, layer)(extent)]
     return [
         (Site(component, kind, layer, token, head),)
         for kind in kinds
-        for layer in range(extent.layers)
+        for layer in extent.depths(component)
         for head in (range(extent.heads) if kind in HEAD_KINDS else [None])
         for token in range(extent.tokens(component))
     ]

@@ -20,6 +20,9 @@ from nnblip.sites import SUBLAYERS, TEXT_COMPONENTS
 if TYPE_CHECKING:
     from nnblip.model import BlipVQA
 
+#: A row of the image encoder needs as much memory as so many of the question encoder.
+IMAGE_ROW = 16
+
 
 def causal_trace(
     model: BlipVQA,
@@ -34,6 +37,9 @@ def causal_trace(
     cells: Any = None,
     direction: str = "denoising",
     freeze: Iterable[str] = (),
+    noise_at: str = "image_embeds",
+    regions: int | tuple[int, int] | None = None,
+    knock_out: Any = (),
     max_rows: int | None = 256,
     progress: bool | None = None,
 ) -> xr.DataTree:
@@ -63,7 +69,15 @@ def causal_trace(
             component where a row's first state is restored, stay what they are in the run
             without restoring. BLIP's later question-encoder layers read the corrupted image
             again; with `freeze={"crossattention"}` a restored state cannot steer what they read.
+        noise_at: where the noise falls: "image_embeds" (what the image encoder hands over),
+            "patch_embeds" (what its first layer reads) or "pixels". With the latter two
+            the layers of `image_encoder` can be restored; else only its last, the embeddings.
+        regions: grid of the map of `image_encoder`, see `nnblip.sites.image_regions`; patch by
+            patch if None.
+        knock_out: attention edges to cut in every run, clean, corrupted and restored, see
+            `nnblip.knock_out`; one or several. The model's own answer is that without them.
         max_rows: at most so many rows in a pass; smaller is slower and needs less memory.
+            Of rows that pass through the image encoder there are 16 times fewer.
         progress: a bar on the terminal; by default where there is one.
 
     Returns:
@@ -76,11 +90,13 @@ def causal_trace(
     Raises:
         NnblipError: for a bad setting or example, with its number.
     """
-    settings = Settings.of(nu, draws, noise, seed, kinds, components, cells, direction, freeze, max_rows)
+    settings = Settings.of(nu, draws, noise, seed, kinds, components, cells, direction, freeze, max_rows, noise_at,
+                           regions, knock_out)  # fmt: skip
     traced = each(examples, settings, partial(trace_example, model, settings), progress)
     attrs = provenance.attributes(
         model, noise=repr(settings.noise), seed=settings.seed, draws=settings.draws, direction=direction,
-        freeze=", ".join(settings.freeze),
+        freeze=", ".join(settings.freeze), noise_at=settings.noise_at,
+        knock_out="; ".join(map(str, settings.knock_out)),
     )  # fmt: skip
     return results.build(traced, settings.nu, settings.draws, settings.kinds, attrs)
 
@@ -91,22 +107,22 @@ def trace_example(
     """All numbers of one example; `tick` is called after each pass."""
     ready = Ready.of(model, example, settings)
     cells = ready.cells
-    plans = make_plans(cells, ready.extent.layers, settings.max_rows, engine.least_rows(ready.extent))
+    plans = make_plans(
+        cells, ready.extent.layers, settings.max_rows, engine.least_rows(ready.extent),
+        IMAGE_ROW if ready.forward.runs_vision else 1,
+    )  # fmt: skip
     frozen = frozenset(SUBLAYERS[name] for name in settings.freeze)
     corrupted = np.empty((3, len(settings.nu), settings.draws), np.float32)
     restored = np.empty((3, len(settings.nu), settings.draws, len(cells)), np.float32)
     for draw in range(settings.draws):
         for level, nu in enumerate(settings.nu):
-            noisy = ready.noisy(settings, nu, draw)
-            base, donor = noisy, ready.clean
+            base, donor = ready.noisy(model, settings, nu, draw), ready.clean
             if settings.direction == "noising":
-                donor, logits = engine.run_alone(model, ready.encoded, noisy, ready.answer_ids)
-                base = ready.embeds
+                donor, logits = engine.run_alone(model, base)
+                base = ready.forward
                 corrupted[:, level, draw] = stack(outcome_of(logits, ready.answer_ids, ready.rival))[:, 0]
             for plan in plans:
-                rows = stack(
-                    engine.run_plan(model, ready.encoded, base, ready.answer_ids, ready.rival, donor, plan, frozen)
-                )
+                rows = stack(engine.run_plan(model, base, ready.rival, donor, plan, frozen))
                 if settings.direction == "denoising":
                     corrupted[:, level, draw] = rows[:, 0]
                 for row, cell in enumerate(plan.cells):

@@ -85,9 +85,10 @@ class Bench:
         self.model, self.module, self.picture = model, module, picture
         self.encoded, self.answer_ids = model.encode(picture, QUESTION), model.encode_answer(ANSWER)
         embeds, noise = model.image_embeds(self.encoded), get_noise("multiplicative")
-        self.clean, logits = engine.run_alone(model, self.encoded, embeds, self.answer_ids)
+        self.clean, logits = engine.run_alone(model, engine.Forward(self.encoded, embeds, self.answer_ids))
         self.rival = rival_of(logits, self.answer_ids)
         self.noisy = corrupt(noise, embeds, unit_noise(noise, tuple(embeds.shape), 0, self.encoded.key, 0), NU)
+        self.forward = engine.Forward(self.encoded, self.noisy, self.answer_ids)
         extent = model.extent(len(self.encoded.tokens), len(self.answer_ids))
         cells = [cell for component in TEXT_COMPONENTS for cell in heatmap(extent, component)]
         self.sites = [site for (site,) in cells]
@@ -99,7 +100,7 @@ class Bench:
         self.inputs = {name: value.to(embeds.device) for name, value in inputs.items()}
 
     def run_map(self) -> Outcome:
-        return engine.run_plan(self.model, self.encoded, self.noisy, self.answer_ids, self.rival, self.clean, self.plan)
+        return engine.run_plan(self.model, self.forward, self.rival, self.clean, self.plan)
 
 
 # --- the same with plain PyTorch hooks, no nnsight -----------------------------------
@@ -199,7 +200,7 @@ TASKS: dict[str, Callable[[Bench], float]] = {
     "map": lambda b: seconds(lambda: b.run_map()),
     "hooks": lambda b: seconds(lambda: run_hooked(b)),
     "cells": cell_by_cell,
-    "clean": lambda b: seconds(lambda: engine.run_alone(b.model, b.encoded, b.noisy, b.answer_ids)),
+    "clean": lambda b: seconds(lambda: engine.run_alone(b.model, b.forward)),
     "square": lambda b: matmul(b, (2048, 2048, 2048)),
     "shapes": lambda b: matmul(b, *b.shapes),
 }
@@ -294,7 +295,7 @@ def kinds(b: Bench, _: Series) -> list[Row]:
 
         def run(plans: list[Plan] = plans) -> None:
             for plan in plans:
-                engine.run_plan(b.model, b.encoded, b.noisy, b.answer_ids, b.rival, b.clean, plan)
+                engine.run_plan(b.model, b.forward, b.rival, b.clean, plan)
 
         pairs = [(seconds(run), TASKS["plain"](b)) for _ in range(2 if kind in HEAD_KINDS else 3)]
         most = 20.0 if kind in HEAD_KINDS else 1.6

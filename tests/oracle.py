@@ -227,3 +227,91 @@ def noising(module, clean_embeds, input_ids, answer_ids, rival, noisy_states, si
     """The reverse: a clean run with the states at `sites` set to their corrupted
     values, from `states(module, noisy_embeds, ...)`."""
     return restored(module, clean_embeds, input_ids, answer_ids, rival, noisy_states, sites)
+
+
+# --- The image encoder ---------------------------------------------------------------
+
+
+@torch.no_grad()
+def patch_embeds(module, pixel_values):
+    """What the vision model's first layer reads, (1, patches, hidden)."""
+    return module.vision_model.embeddings(pixel_values)
+
+
+@torch.no_grad()
+def see(module, pixel_values, patch_embeds, donor=None, sites=()):
+    """The image embeddings and every layer's output, from these patch embeddings, with the
+    outputs at `sites` (layer, token) taken from `donor`, a list by layer."""
+    states, handles = [], []
+
+    def start(submodule, args, output):
+        return patch_embeds
+
+    def keep(number):
+        def hook(submodule, args, output):
+            output = output.clone()
+            for site in sites:
+                if site.layer == number:
+                    output[0, site.token] = donor[number][0, site.token]
+            states.append(output)
+            return output
+
+        return hook
+
+    vision = module.vision_model
+    try:
+        handles.append(vision.embeddings.register_forward_hook(start))
+        for number, layer in enumerate(vision.encoder.layers):
+            handles.append(layer.register_forward_hook(keep(number)))
+        embeds = vision(pixel_values=pixel_values).last_hidden_state
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert len(states) == len(vision.encoder.layers)
+    return embeds, states
+
+
+# --- Cut attention edges --------------------------------------------------------------
+
+
+def cut(component, sublayer, layer, source, target):
+    """Some cut edges, for `without`. The same edges of a sublayer must be given together.
+
+    Its hook computes an attention sublayer's context anew, one head and one token at a time,
+    without the edges from `source` to `target` tokens; a token that reads nothing has zeros.
+    """
+
+    def hook(attention, args, kwargs, output):
+        hidden = args[0][0]
+        given = kwargs.get("encoder_hidden_states")
+        read = hidden if given is None else given[0]
+        size = attention.attention_head_size
+        context = torch.zeros_like(hidden)
+        query, key, value = attention.query(hidden), attention.key(read), attention.value(read)
+        for token in range(len(hidden)):
+            seen = [k for k in range(len(read)) if not (token in target and k in source)]
+            if given is None and component == "answer_decoder":
+                seen = [k for k in seen if k <= token]
+            for head in range(attention.num_attention_heads if seen else 0):
+                part = slice(head * size, (head + 1) * size)
+                weights = (key[seen, part] @ query[token, part] / size**0.5).softmax(0)
+                context[token, part] = weights @ value[seen, part]
+        return (context[None], *output[1:])
+
+    return lambda module: (getattr(COMPONENTS[component](module)[layer], sublayer).self, hook)
+
+
+class without:
+    """`with without(module, *cuts):` every run of the module is without these edges."""
+
+    def __init__(self, module, *cuts):
+        self.module, self.cuts, self.handles = module, cuts, []
+
+    def __enter__(self):
+        for one in self.cuts:
+            submodule, hook = one(self.module)
+            self.handles.append(submodule.register_forward_hook(hook, with_kwargs=True))
+
+    def __exit__(self, *_):
+        for handle in self.handles:
+            handle.remove()

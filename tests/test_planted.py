@@ -1,21 +1,25 @@
 """A planted circuit: a model whose answer provably travels one path, which the maps must find.
 
-image → cross-attention of layer A at token T → attention of layer B at token U → answer
-decoder. Everything else that could carry the image is set to zero: the contributions of
-cross-attention elsewhere, those of attention after layer A (except layer B at token U), and
-what the last layer hands over at other tokens.
+image region R → cross-attention of layer A at token T → attention of layer B at token U →
+answer decoder. Everything else that could carry the image is set to zero: keys and values of
+other patches, the contributions of cross-attention elsewhere, those of attention after layer
+A (except layer B at token U), and what the last layer hands over at other tokens.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from scenes_helper import Truth, question_of
 
 import nnblip
 from nnblip.sites import WHOLE_KINDS
 
 A, T, B, U = 2, 7, 4, 8
+#: Of 2 x 2 regions the last: the patches of the lower right quarter (8 x 8 patches, 0 is [CLS]).
+GRID, R = 2, 4
+REGION = [1 + 8 * row + column for row in range(4, 8) for column in range(4, 8)]
 #: How much louder the path is than in the bundled model, so that the answer hears it.
 GAIN = 20.0
 
@@ -40,7 +44,32 @@ def planted():
         if number > A:
             layer.attention.output.dense.register_forward_hook(only_at(*[U] if number == B else [], gain=GAIN))
     layers[-1].register_forward_hook(only_at(U))
+    reader = layers[A].crossattention.self
+    for linear in (reader.key, reader.value):
+        linear.forward = only_of(REGION, linear.forward)
     return model
+
+
+def only_of(patches, forward):
+    """Keys or values that are zero for all patches but these."""
+    kept = torch.zeros(65, 1)
+    kept[patches] = 1
+    return lambda states: forward(states) * kept.repeat(states.shape[1] // 65, 1)
+
+
+def shown(model):
+    """Three scenes on which the planted circuit answers by the image."""
+    seen = 0
+    for index in range(400):
+        if (pair := question_of(index, "color")) is None:
+            continue
+        truth = Truth(model, *pair)
+        if truth.clean.probability - truth.restored(truth.noisy(5.0)).probability < 0.1:
+            continue
+        yield pair
+        if (seen := seen + 1) == 3:
+            return
+    raise AssertionError("too few scenes on which the planted circuit answers by the image")
 
 
 def on_the_path(kind: str, layer: int, token: int) -> bool:
@@ -57,13 +86,7 @@ def on_the_path(kind: str, layer: int, token: int) -> bool:
 
 
 def test_the_planted_states_come_first_and_nothing_else_matters(planted):
-    seen = 0
-    for index in range(200):
-        if (pair := question_of(index, "color")) is None:
-            continue
-        truth = Truth(planted, *pair)
-        if truth.clean.probability - truth.restored(truth.noisy(5.0)).probability < 0.1:
-            continue
+    for pair in shown(planted):
         tree = nnblip.causal_trace(planted, [pair], draws=1, kinds=WHOLE_KINDS)
         share = nnblip.relevance(tree)["question_encoder"].probability.isel(example=0, nu=0, draw=0)
         for kind in WHOLE_KINDS:
@@ -75,7 +98,34 @@ def test_the_planted_states_come_first_and_nothing_else_matters(planted):
             else:
                 carriers = np.array([[on_the_path("block", layer, token) for token in range(9)] for layer in range(6)])
                 assert (found[~carriers] == 0).all() and np.abs(found[carriers]).max() > 0
-        seen += 1
-        if seen == 3:
-            return
-    raise AssertionError("too few scenes on which the planted circuit answers by the image")
+
+
+@pytest.mark.parametrize("direction", ["denoising", "noising"])
+def test_the_planted_region_comes_first(planted, direction):
+    for pair in shown(planted):
+        tree = nnblip.causal_trace(
+            planted, [pair], draws=2, components=["image_encoder"], regions=GRID, direction=direction
+        )
+        share = nnblip.relevance(tree)["image_encoder"].probability.isel(example=0, nu=0, layer=0, kind=0)
+        assert share.sel(token=R).values == pytest.approx(1, abs=1e-4)
+        assert share.drop_sel(token=R).values == pytest.approx(0, abs=1e-4), "AUROC 1"
+
+
+def test_cutting_the_planted_edges_cuts_the_answer_and_cutting_all_others_does_not(planted):
+    cuts = {
+        "planted": [nnblip.knock_out("image_to_question", A, REGION, T)],
+        "other": [
+            nnblip.knock_out("image_to_question", [n for n in range(6) if n != A]),
+            nnblip.knock_out("image_to_question", A, target=[t for t in range(9) if t != T]),
+            nnblip.knock_out("question_to_question", [n for n in range(A + 1, 6) if n != B]),
+            nnblip.knock_out("question_to_answer", source=[t for t in range(9) if t != U]),
+        ],
+    }
+    for pair in shown(planted):
+        effects = {
+            name: nnblip.total_effect(nnblip.causal_trace(planted, [pair], draws=2, knock_out=cut))["corrupted"]
+            for name, cut in cuts.items()
+        }
+        # in logarithms: without all else that the question says the answer is improbable
+        assert abs(effects["planted"].log_probability).max() < 1e-3
+        assert abs(effects["other"].log_probability).max() > 0.1

@@ -16,6 +16,7 @@ from nnblip.sites import (
     describe,
     gather,
     heatmap,
+    image_regions,
     pairs,
     token_across_layers,
     windows,
@@ -105,9 +106,22 @@ def test_extent_says_how_many_there_are(site, message):
     assert str(caught.value) == message
 
 
-def test_the_image_encoder_cannot_be_restored_and_the_message_says_what_can():
-    with pytest.raises(SiteError, match=r"image encoder cannot be restored.*question_encoder, answer_decoder"):
-        EXTENT.check(Site("image_encoder"))
+def test_where_the_noise_falls_says_which_layers_of_the_image_encoder_can_be_restored():
+    late, early = (Extent(6, 9, 2, 4, image_layers=4, side=8, noise_at=place) for place in ("image_embeds", "pixels"))
+    site = Site("image_encoder", layer=2, token=64)
+    early.check(site)
+    assert list(late.depths("image_encoder")) == [3] and list(early.depths("image_encoder")) == [0, 1, 2, 3]
+    with pytest.raises(SiteError, match=r"restore layer 3 \(the embeddings\), or let the noise fall earlier"):
+        late.check(site)
+
+
+def test_regions_part_the_patches():
+    extent = Extent(6, 9, 2, 4, image_layers=12, side=24)
+    cells = image_regions(6)(extent)
+    assert len(cells) == 37 and {len(cell) for cell in cells[1:]} == {16} and cells[0][0].token == 0
+    assert sorted(site.token for cell in cells for site in cell) == list(range(577))
+    assert [site.token for site in cells[8]] == [1 + y * 24 + x for y in range(4, 8) for x in range(4, 8)]
+    assert len(image_regions((2, 3), layer=5, cls=False)(extent)) == 6
 
 
 @pytest.mark.parametrize(("component", "tokens"), [("question_encoder", 9), ("answer_decoder", 2)])

@@ -1,0 +1,51 @@
+"""Where the noise falls: on image embeddings, patch embeddings or pixels, all as (1, tokens, size)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from nnblip.errors import one_of
+from nnblip.inputs import Encoded
+from nnblip.sites import PLACES
+
+if TYPE_CHECKING:
+    from nnblip.model import BlipVQA
+
+
+@torch.no_grad()
+def clean_at(model: BlipVQA, encoded: Encoded, place: str) -> Float[Tensor, "1 token size"]:
+    """What the noise falls on, undamaged.
+
+    `image_embeds` is the vision model's output, `patch_embeds` what its first layer reads;
+    of `pixels` a token is the normalized colours of one patch, after a first token (in
+    place of [CLS]) that is their mean and is left out again.
+
+    Raises:
+        NnblipError: for an unknown place.
+    """
+    one_of(place, PLACES, "noise_at")
+    vision: Any = model._module.vision_model
+    pixels = encoded.pixel_values.to(vision.device)
+    if place == "image_embeds":
+        return vision(pixels).last_hidden_state
+    if place == "patch_embeds":
+        return vision.embeddings(pixels)
+    size = model.config.vision_config.patch_size
+    patches = F.unfold(pixels, size, stride=size).transpose(1, 2)
+    return torch.cat([patches.mean(1, keepdim=True), patches], 1)
+
+
+@torch.no_grad()
+def patch_embeds(model: BlipVQA, damaged: Float[Tensor, "1 token size"], place: str) -> Float[Tensor, "1 patch hidden"]:
+    """What the vision model's first layer reads, from what `clean_at` gives at "patch_embeds" or "pixels"."""
+    if place == "patch_embeds":
+        return damaged
+    vision: Any = model._module.vision_model
+    config = model.config.vision_config
+    patches = damaged[:, 1:].transpose(1, 2)
+    return vision.embeddings(F.fold(patches, config.image_size, config.patch_size, stride=config.patch_size))
