@@ -15,7 +15,7 @@ from nnblip.sites import TEXT_COMPONENTS
 from nnblip.trace import causal_trace
 
 #: Largest difference in probability that float32 rounding explains.
-TOLERANCE = 1e-5
+TOLERANCE = 1e-4
 
 
 def examine(say: Callable[[str], None]) -> bool:
