@@ -75,6 +75,20 @@ def random_tree(
     )
 
 
+def regions_tree(grid=(2, 3), layers=(3,), path="", **settings):
+    """A result with `/image_encoder`, as `components=["image_encoder"], regions=grid` makes it."""
+    tree = random_tree(kinds=("block",), **settings)
+    rng = np.random.default_rng(1)
+    tokens = 1 + grid[0] * grid[1]
+    shape = tuple(tree.sizes[dim] for dim in ("example", "nu", "draw")) + (1, len(layers), tokens)
+    dims = ("example", "nu", "draw", "kind", "layer", "token")
+    coords = {"kind": ["block"], "layer": list(layers), "token": np.arange(tokens)}
+    node = xr.Dataset({name: (dims, rng.uniform(0.1, 0.9, shape)) for name in VARIABLES}, coords, {"grid": list(grid)})
+    tree["image_encoder"] = xr.DataTree(node)
+    tree.dataset = tree.to_dataset().assign_coords(image=("example", [str(path)] * tree.sizes["example"]))
+    return tree
+
+
 def set_probability(tree, **nodes):
     """A copy of the tree with the probability of some nodes replaced, broadcast to their shape."""
     tree = tree.copy(deep=True)

@@ -1,0 +1,13 @@
+"""Figures of a result: heatmaps over layers and tokens, regions on the picture, Γ over the strength of the noise.
+
+Every function returns a `matplotlib.figure.Figure`, made without pyplot: nothing is shown,
+no global setting is touched and there is nothing to close. Save it with
+`figure.savefig("map.pdf")`.
+"""
+
+from nnblip.plot.common import VALUES
+from nnblip.plot.curves import gamma
+from nnblip.plot.maps import heatmap
+from nnblip.plot.pictures import picture
+
+__all__ = ["VALUES", "gamma", "heatmap", "picture"]

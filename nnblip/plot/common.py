@@ -1,0 +1,143 @@
+"""What the figures share: sizes, the chosen numbers, titles, colours, colour bars, notes."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import CenteredNorm, Normalize
+from matplotlib.text import Text
+from numpy.typing import NDArray
+
+from nnblip import effects, reading
+
+VALUES = ("probability", "indirect_effect", "relevance")
+
+TEXT, SMALL = 9.0, 8.0
+UNDEFINED = "0.9"
+# Colours never span less than this, so that a map of (next to) no effect looks like one.
+_LEAST_RANGE = 0.01
+
+
+def values_of(tree: xr.DataTree, component: str, value: str, threshold: float) -> xr.DataArray:
+    """One of `VALUES` of a node."""
+    if value == "indirect_effect":
+        tree = effects.indirect_effect(tree)
+    elif value == "relevance":
+        tree = effects.relevance(tree, threshold)
+    return tree[component].to_dataset()["probability"]
+
+
+def clean_and_corrupted(tree: xr.DataTree) -> tuple[float, float]:
+    clean, corrupted = (tree[name].to_dataset()["probability"] for name in ("clean", "corrupted"))
+    return float(clean), float(reading.over_draws(corrupted))
+
+
+def norm_of(tree: xr.DataTree, numbers: NDArray[Any], value: str) -> Normalize:
+    if value == "probability":
+        every = [*numbers[np.isfinite(numbers)], *clean_and_corrupted(tree)]
+        low, high = float(np.nanmin(every)), float(np.nanmax(every))
+        spare = max(0.0, _LEAST_RANGE - (high - low))
+        low = max(low - spare / 2, 0.0)
+        return Normalize(low, max(high, low + _LEAST_RANGE))
+    return CenteredNorm(0.0, max(float(np.nanmax(np.abs(numbers))), _LEAST_RANGE))
+
+
+def why_undefined(tree: xr.DataTree, value: str, threshold: float) -> str:
+    if value != "relevance":
+        return "No values: these states were not traced."
+    clean, corrupted = clean_and_corrupted(tree)
+    return (
+        f"Relevance is undefined: the total effect is below the threshold of {threshold:g}\n"
+        f"in every draw. P(answer) is {clean:.4f} clean and {corrupted:.4f} corrupted."
+    )
+
+
+def title_of(
+    tree: xr.DataTree, node: xr.Dataset, component: str, kind: str, draws: int | None, characters: int
+) -> list[str]:
+    """Lines: question and answer, then what was done."""
+    question, answer = label_of(tree, node, "question"), label_of(tree, node, "answer")
+    headline = f"{question} → {answer}" if question and answer else question or answer
+    average = "" if draws is None else ", 1 draw" if draws == 1 else f", mean of {draws} draws"
+    done = "damaged" if tree.attrs.get("direction") == "noising" else "restored"
+    settings = f"{reading.spoken(component)}, {kind} {done}, ν = {float(tree.coords['nu']):g}{average}"
+    return [*textwrap.wrap(headline, characters), settings]
+
+
+def colour_bar(
+    axes: Axes | list[Axes], colours: ScalarMappable, tree: xr.DataTree, node: xr.Dataset, value: str, height: float
+) -> None:
+    """A bar of so many inches that says what the colours are, with the clean and the corrupted probability."""
+    figure = (axes[0] if isinstance(axes, list) else axes).get_figure(root=True)
+    assert figure is not None
+    bar = figure.colorbar(colours, ax=axes, aspect=18, pad=0.02)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=SMALL, length=3, width=0.6)
+    answer = label_of(tree, node, "answer")
+    target = f"P(answer = “{answer}”)" if answer else "P(answer)"
+    names = {
+        "probability": target,
+        "indirect_effect": f"indirect effect on {target}",
+        "relevance": f"relevance for {target}",
+    }
+    bar.ax.set_ylabel(textwrap.fill(names[value], 10 + int(height * 14)), fontsize=TEXT, parse_math=False)
+    if value == "probability":
+        clean, corrupted = clean_and_corrupted(tree)
+        _mark(bar, {"clean": clean, "corrupted": corrupted}, room=0.17 / height)
+
+
+def _mark(bar: Colorbar, marks: dict[str, float], room: float) -> None:
+    """Names to the left of a colour bar, each with a tick at its value, moved apart if close.
+
+    `room` is the height of a line of text in parts of the bar.
+    """
+    low, high = bar.norm.vmin or 0.0, bar.norm.vmax or 1.0
+    digits = 3 if max(marks.values()) - min(marks.values()) >= 0.005 else 4
+    at = {name: (value - low) / (high - low) for name, value in marks.items()}
+    (lower, bottom), (upper, top) = sorted(at.items(), key=lambda item: item[1])
+    push = max(0.0, room - (top - bottom)) / 2
+    middle = float(np.clip((top + bottom) / 2, room / 2, 1 - room / 2))
+    places = {lower: middle - room / 2, upper: middle + room / 2} if push else {lower: bottom, upper: top}
+    for name, place in places.items():
+        bar.ax.annotate(
+            f"{name} {marks[name]:.{digits}f}",
+            xy=(0, at[name]),
+            xytext=(-9, place),
+            xycoords="axes fraction",
+            textcoords=("offset points", "axes fraction"),
+            ha="right",
+            va="center",
+            fontsize=SMALL,
+            arrowprops={"arrowstyle": "-", "linewidth": 0.8, "shrinkA": 1, "shrinkB": 0},
+        )
+
+
+def notes_on(values: xr.DataArray, numbers: NDArray[Any], value: str) -> list[str]:
+    """What must be said below the numbers: draws and states without a value."""
+    notes = []
+    if value == "relevance" and "draw" in values.dims:
+        draws = values.sizes["draw"]
+        defined = int(values.notnull().any([dim for dim in values.dims if dim != "draw"]).sum())
+        if defined < draws:
+            notes.append(f"relevance is defined in {defined} of {draws} draws")
+    if not np.isfinite(numbers).all():
+        notes.append("grey: no value")
+    return notes
+
+
+def say(axes: Axes, text: str) -> Text:
+    return axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=TEXT)
+
+
+def label_of(tree: xr.DataTree, node: xr.Dataset, name: str) -> str:
+    """The question or answer of the chosen example, "" if the result has none."""
+    for coords in (tree.coords, node.coords, tree["clean"].coords):
+        if name in coords:
+            return str(coords[name].item())
+    return ""
