@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nnblip.inputs import Example
     from nnblip.model import BlipVQA
     from nnblip.sites import Site
+    from nnblip.sweeping import sweep
     from nnblip.trace import causal_trace
 
 _MODULES = ("demo", "effects", "noise", "plot", "results", "sites")
@@ -31,11 +32,12 @@ _NAMES = {
     "gamma": "effects",
     "indirect_effect": "effects",
     "relevance": "effects",
+    "sweep": "sweeping",
     "total_effect": "effects",
 }
 __all__ = [
     "BlipVQA", "Example", "NnblipError", "NnblipWarning", "Site", "attribution_trace", "causal_trace", "demo",
-    "effects", "gamma", "indirect_effect", "noise", "plot", "relevance", "results", "sites", "total_effect",
+    "effects", "gamma", "indirect_effect", "noise", "plot", "relevance", "results", "sites", "sweep", "total_effect",
 ]  # fmt: skip
 
 

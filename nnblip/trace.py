@@ -78,11 +78,20 @@ def causal_trace(
     """
     settings = Settings.of(nu, draws, noise, seed, kinds, components, cells, direction, freeze, max_rows)
     traced = each(examples, settings, partial(trace_example, model, settings), progress)
-    attrs = provenance.attributes(
-        model, noise=repr(settings.noise), seed=settings.seed, draws=settings.draws, direction=direction,
+    return tree_of(model, settings, traced)
+
+
+def tree_of(model: BlipVQA, settings: Settings, traced: Sequence[results.Traced]) -> xr.DataTree:
+    """The result of these examples."""
+    return results.build(traced, settings.nu, settings.draws, settings.kinds, attributes(model, settings))
+
+
+def attributes(model: BlipVQA, settings: Settings) -> dict[str, Any]:
+    """What the root of a result says: model, code, settings."""
+    return provenance.attributes(
+        model, noise=repr(settings.noise), seed=settings.seed, draws=settings.draws, direction=settings.direction,
         freeze=", ".join(settings.freeze),
     )  # fmt: skip
-    return results.build(traced, settings.nu, settings.draws, settings.kinds, attrs)
 
 
 def trace_example(

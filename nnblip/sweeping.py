@@ -1,0 +1,448 @@
+"""sweep: `causal_trace` over a whole data set, into one store, stopped and resumed at will, by many processes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+from tqdm.auto import tqdm
+
+from nnblip import provenance, results
+from nnblip.errors import InputError, NnblipError, NnblipWarning, ResultError
+from nnblip.inputs import Example
+from nnblip.noise import Noise
+from nnblip.processes import Lock, Team, held_by_others, wait_for
+from nnblip.request import Settings, example_coords, several
+from nnblip.sites import TEXT_COMPONENTS, describe
+from nnblip.store import DONE, FAILED, LAYOUT, PENDING, Store, create, fingerprint_of
+from nnblip.trace import attributes, trace_example, tree_of
+from nnblip.verify import damages, require_numbers
+
+if TYPE_CHECKING:
+    from nnblip.model import BlipVQA
+
+GO_ON = "the same command goes on where it stopped"
+
+
+@dataclass
+class Report:
+    """What a sweep did.
+
+    Attributes:
+        out: where the store is.
+        tree: the finished tree, opened lazily.
+        status: how many examples are done and failed in all.
+        ran: how many examples this process traced, failures included.
+        passes: how many passes of the model that were.
+        seconds: how long this call took, and how much of it passed from the first example to the last.
+        errors: the failed examples, {id: error}.
+        problems: rows that the data set's reader could not use, as it says them.
+    """
+
+    out: Path
+    tree: xr.DataTree
+    status: Counter[str]
+    ran: int = 0
+    passes: int = 0
+    seconds: tuple[float, float] = (0.0, 0.0)
+    errors: dict[str, str] = field(default_factory=dict)
+    problems: Sequence[Any] = ()
+
+
+def sweep(
+    model: BlipVQA,
+    dataset: Iterable[Any],
+    out: str | Path = "results.zarr",
+    nu: float | Sequence[float] = 5.0,
+    draws: int = 10,
+    noise: str | Noise = "multiplicative",
+    *,
+    seed: int = 0,
+    kinds: Sequence[str] | None = None,
+    components: Sequence[str] = TEXT_COMPONENTS,
+    cells: Any = None,
+    direction: str = "denoising",
+    freeze: Iterable[str] = (),
+    max_rows: int | None = 256,
+    progress: bool | None = None,
+    retry_failed: bool = False,
+) -> xr.DataTree:
+    """`causal_trace` over a data set, written into one zarr store example by example.
+
+    Stopped at any moment by any means it goes on where it was when called again, loses at most
+    the example that it was at, and ends in the arrays that it would have had in one go; its numbers are
+    `causal_trace`'s bit for bit. Under `accelerate launch` the processes share the examples.
+
+    An example that cannot be traced (an unreadable image, too little memory) has `status` "failed", its
+    `error` and NaN for numbers, and does not stop the rest; it is tried again with `retry_failed`.
+
+    Args:
+        model: a `BlipVQA`.
+        dataset: a data set, or whatever else `causal_trace` takes as examples; their ids must differ.
+            An example without one is called after its content, so its image is read once at the start.
+        out: the store, a name that ends in .zarr. One that is there must be this sweep's own.
+        nu: see `causal_trace`, as for all arguments up to `max_rows`. Of `cells`, the node `/cells`
+            has all that occur; where answers are not given, sorted by the answer's length first.
+        progress: a bar on the terminal; by default where there is one.
+        retry_failed: trace again what failed in an earlier call.
+
+    Returns:
+        The tree of the design (README, "Results"), opened lazily, with the coordinates `status`
+        ("done", "failed") and `error` on `example` besides.
+
+    Raises:
+        NnblipError: for a bad setting, or if no example at all can be traced.
+        ResultError: if `out` is something else, is made with other settings, examples, model or code
+            (the message shows the difference), is being written by another process, or cannot be written.
+    """
+    settings = Settings.of(nu, draws, noise, seed, kinds, components, cells, direction, freeze, max_rows)
+    return run_sweep(model, dataset, out, settings, progress, retry_failed).tree
+
+
+def run_sweep(
+    model: BlipVQA,
+    dataset: Iterable[Any],
+    out: str | Path,
+    settings: Settings,
+    progress: bool | None = None,
+    retry_failed: bool = False,
+) -> Report:
+    """`sweep` with settings at hand and a report of what was done. Raises as `sweep` does."""
+    began, path = time.perf_counter(), Path(out)
+    if path.suffix != ".zarr":
+        raise ResultError(f"result {str(path)!r}: expected a name that ends in .zarr")
+    examples = [Example.of(example) for example in several(dataset)]
+    team, lock = Team(), None
+    try:
+        try:
+            lock = _only_writer(path, team)
+            plan = _Plan.of(model, settings, examples, str(getattr(dataset, "name", "") or ""))
+            _same_everywhere(team, plan.fingerprint)
+            todo = _prepare(team, path, plan, retry_failed)
+            with _stoppable() as stopped:
+                report = _work(path, plan, todo, team, lock, progress, stopped)
+        except OSError as error:
+            raise ResultError(f"{str(path)!r} cannot be written: {error}; what is done is kept, and {GO_ON}") from error
+    finally:
+        if lock is not None:
+            lock.release()
+        team.close()
+    report.problems = list(getattr(dataset, "problems", ()))
+    report.seconds = (time.perf_counter() - began, report.seconds[1])
+    return report
+
+
+# --- what is to be done ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A sweep's examples with what is known of them before the first pass."""
+
+    model: BlipVQA
+    settings: Settings
+    examples: list[Example]
+    ids: list[str]
+    cells: list[dict[str, str | int]]
+    widths: dict[str, int]
+    fingerprint: dict[str, Any]
+
+    @classmethod
+    def of(cls, model: BlipVQA, settings: Settings, examples: list[Example], name: str) -> _Plan:
+        ids = [_id(model, number, example) for number, example in enumerate(examples)]
+        seen: dict[str, int] = {}
+        for number, one in enumerate(ids):
+            if (first := seen.setdefault(one, number)) != number:
+                raise InputError(
+                    f"examples {first} and {number} have the same id {one!r}"
+                    f" ({examples[first].question!r}, {examples[number].question!r}): expected ids that differ"
+                )
+        lengths = [_lengths(model, example) for example in examples]
+        cells = _every_cell(model, settings, lengths) if settings.cells is not None else []
+        widths = dict(zip(TEXT_COMPONENTS, map(max, zip(*((q, max(a)) for q, a in lengths), strict=True)), strict=True))
+        said = {f.name: _plain(getattr(settings, f.name)) for f in fields(settings)}
+        said["cells"] = provenance.digest(str(label["cell"]) for label in cells) if cells else ""
+        asked = (
+            json.dumps([one, e.question, e.answer, e.question_type, example_coords(e)])
+            for one, e in zip(ids, examples, strict=True)
+        )
+        return cls(
+            model, settings, examples, ids, cells, widths,
+            {
+                **{f"setting {key}": value for key, value in said.items()},
+                **{f"model and code: {key}": value for key, value in provenance.fingerprint(model).items()},
+                "data set: name": name,
+                "data set: examples": len(examples),
+                "data set: hash": provenance.digest(asked),
+                "layout": LAYOUT,
+            },
+        )  # fmt: skip
+
+    def trace(self, number: int, settings: Settings | None = None, tick: Callable[[], object] = int) -> xr.DataTree:
+        """The tree of one example. Raises whatever goes wrong."""
+        settings = settings or self.settings
+        traced = trace_example(self.model, settings, self.examples[number], tick)
+        tree = tree_of(self.model, settings, [replace(traced, id=self.ids[number])])
+        require_numbers(tree)
+        return tree
+
+    def template(self) -> tuple[xr.DataTree, dict[str, np.ndarray]]:
+        """What a store needs to know: the tree of the first example that can be traced, and how long things get."""
+        probe, errors = replace(self.settings, nu=self.settings.nu[:1], draws=1), list[str]()
+        for number in range(len(self.examples)):
+            try:
+                tree = self.trace(number, probe)
+                break
+            except Exception as error:  # it is traced again in its turn, and recorded then
+                errors.append(f"example {number}: {error}")
+        else:
+            raise NnblipError(f"none of the {len(errors)} examples can be traced; {errors[0]}")
+        fixed = {
+            "example": np.array(self.ids, object),
+            "nu": np.asarray(self.settings.nu, float),
+            "draw": np.arange(self.settings.draws),
+        }
+        for name, node in tree.children.items():
+            component = name.removesuffix(results.HEADS)
+            if "token" in node.dims and component in self.widths:
+                fixed[f"{name}/token"] = np.arange(self.widths[component])
+            if name == results.CELLS:
+                fixed |= {f"{name}/{key}": np.array([label[key] for label in self.cells]) for key in self.cells[0]}
+        return tree, fixed
+
+
+def _id(model: BlipVQA, number: int, example: Example) -> str:
+    if example.id:
+        return str(example.id)
+    try:
+        return model.encode(example.image, example.question).key[:12]
+    except Exception:  # it fails in its turn
+        return f"unreadable-{number}"
+
+
+def _lengths(model: BlipVQA, example: Example) -> tuple[int, tuple[int, ...]]:
+    """How many tokens the question has, and how many the answer may have."""
+    from nnblip.model import MAX_ANSWER_TOKENS
+
+    tokenizer, text = model.processor.tokenizer, model.config.text_config
+    try:
+        question = len(tokenizer(example.question, truncation=False, verbose=False).input_ids)
+        if example.answer is not None:
+            return min(question, text.max_position_embeddings), (len(model.encode_answer(example.answer)),)
+    except Exception:  # it fails in its turn
+        return 1, (1,)
+    longest = min(MAX_ANSWER_TOKENS, text.max_position_embeddings)
+    return min(question, text.max_position_embeddings), tuple(range(1, longest + 1))
+
+
+def _every_cell(
+    model: BlipVQA, settings: Settings, lengths: Iterable[tuple[int, tuple[int, ...]]]
+) -> list[dict[str, str | int]]:
+    """All cells that may occur. Short answers come first, so that what no answer is long enough for is at the end."""
+    pairs = dict.fromkeys((question, answer) for question, answers in lengths for answer in answers)
+    if any(len(answers) > 1 for _, answers in lengths):
+        pairs = dict.fromkeys(sorted(pairs, key=lambda pair: pair[1]))
+    found: dict[str, dict[str, str | int]] = {}
+    refusal: NnblipError | None = None
+    for pair in pairs:
+        try:
+            cells = settings.nodes(model.extent(*pair)).get(results.CELLS, [])
+        except NnblipError as error:  # an example of this length fails in its turn
+            refusal = refusal or error
+            continue
+        for label in map(describe, cells):
+            found.setdefault(str(label["cell"]), label)
+    if not found and refusal is not None:
+        raise refusal
+    return list(found.values())
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON has it."""
+    if isinstance(value, tuple | list):
+        return [_plain(one) for one in value]
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if type(value).__repr__ is object.__repr__:
+        return f"{type(value).__module__}.{type(value).__qualname__}({sorted(vars(value).items())!r})"
+    return repr(value)
+
+
+# --- before the work ---------------------------------------------------------------------
+
+
+def _only_writer(path: Path, team: Team) -> Lock:
+    """The lock of this rank. All processes stop if one does not get its lock, or a leftover process still writes."""
+    problem, lock = "", None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = Lock(path, team.rank)
+    except (ResultError, OSError) as error:
+        problem = str(error)
+    problems = [one for one in team.gather(problem) if one]
+    if not problems and team.rank == 0:
+        left = held_by_others(path, lambda rank: rank >= team.size)
+        problems = [f"{str(path)!r} is being written by {who}, left of an earlier run: stop it" for who in left.values()]
+    problems = team.share(problems)
+    if problems or lock is None:
+        if lock is not None:
+            lock.release()
+        raise ResultError(problems[0])
+    return lock
+
+
+def _same_everywhere(team: Team, fingerprint: dict[str, Any]) -> None:
+    for rank, other in enumerate(team.gather(fingerprint)):
+        if different := _differences(fingerprint, other):
+            raise ResultError(f"process {rank} of this sweep runs something else than process {team.rank}: {different}")
+
+
+def _prepare(team: Team, path: Path, plan: _Plan, retry_failed: bool) -> list[int]:
+    """Rank 0 makes the store, or checks the one that is there; all get the numbers of the examples to trace."""
+    problem, todo = None, list[int]()
+    if team.rank == 0:
+        try:
+            todo = _resume(path, plan, retry_failed) if path.exists() else _begin(path, plan)
+        except (NnblipError, OSError) as error:
+            problem = error
+        except BaseException:
+            team.share(("this sweep was stopped", []))
+            raise
+    said, todo = team.share((str(problem) if problem else "", todo))
+    if problem:
+        raise problem
+    if said:
+        raise ResultError(said)
+    return todo
+
+
+def _begin(path: Path, plan: _Plan) -> list[int]:
+    template, fixed = plan.template()
+    create(path, template, fixed, attributes(plan.model, plan.settings), json.dumps(plan.fingerprint))
+    return list(range(len(plan.examples)))
+
+
+def _resume(path: Path, plan: _Plan, retry_failed: bool) -> list[int]:
+    stored = fingerprint_of(path)
+    if different := _differences(stored, json.loads(json.dumps(plan.fingerprint))):
+        raise ResultError(
+            f"{str(path)!r} was made otherwise, so this sweep cannot go on in it: {different}. Choose another --out,"
+            " or go back to what it was made with"
+        )
+    for partial in path.rglob("*.partial"):  # what a killed process was writing
+        partial.unlink(missing_ok=True)
+    found = list(damages(path))
+    if shared := [damage for damage in found if not damage.examples]:
+        raise ResultError(f"{str(path)!r}: {shared[0]}; every example needs it, so move the store away and start anew")
+    store = Store(path)
+    again = sorted({number for damage in found for number in damage.examples})
+    for damage in found:
+        warnings.warn(f"{path}: damaged, and done again: {damage}", NnblipWarning, stacklevel=2)
+    # reset() reads what is stored, so the chunks that cannot be read go first
+    lost = {(damage.array, damage.examples[0] // store.block) for damage in found if damage.chunk}
+    states = [PENDING] * len(store) if any(key == "status" for key, _ in lost) else store.status()
+    again += [i for i, state in enumerate(states) if retry_failed and state == FAILED and i not in again]
+    store.grow()
+    if again:
+        store.reset(plan.ids, again, sorted(lost))
+    return [i for i, state in enumerate(store.status()) if state == PENDING]
+
+
+def _differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    keys = [key for key in {**stored, **now} if stored.get(key) != now.get(key)]
+    return "; ".join(f"{key}: {stored.get(key)!r} -> {now.get(key)!r}" for key in keys)
+
+
+# --- the work ----------------------------------------------------------------------------
+
+
+def _work(
+    path: Path, plan: _Plan, todo: list[int], team: Team, lock: Lock, progress: bool | None, stopped: threading.Event
+) -> Report:
+    store, total = Store(path), len(plan.examples)
+    blocks = sorted({number // store.block for number in todo})[team.rank :: team.size]  # no chunk has two writers
+    mine = [number for number in todo if number // store.block in set(blocks)]
+    ran = failed = 0
+    hidden = True if team.rank else None if progress is None else not progress
+    began, heard = time.perf_counter(), time.monotonic()
+    with tqdm(total=total, initial=total - len(todo), unit="example", disable=hidden) as bar:
+
+        def hear() -> bool:
+            """What the others have done, every few seconds."""
+            nonlocal heard
+            if team.size > 1 and not bar.disable and time.monotonic() - heard > 5:
+                heard = time.monotonic()
+                bar.update(total - Counter(store.status())[PENDING] - bar.n)
+            return not stopped.is_set()
+
+        for number in mine:
+            if stopped.is_set():
+                break
+            failed += not _one(store, plan, number, total, ran)
+            ran += 1
+            bar.update(team.size == 1 or bar.n < total)
+            if failed:
+                bar.set_postfix(failed=failed, refresh=False)
+            hear()
+        between = time.perf_counter() - began
+        if team.rank:
+            lock.release()
+            wait_for(path, lambda rank: rank == 0, hear)
+        else:
+            wait_for(path, lambda rank: rank > 0, hear)
+    status = Counter(store.status())
+    if status[PENDING] and stopped.is_set():
+        raise KeyboardInterrupt(_stopped(status, total))
+    if status[PENDING]:
+        raise ResultError(f"{_stopped(status, total)}: a process ended before its share was done")
+    if team.rank == 0:
+        store.finish()
+    tree = results.open_result(path)
+    bad = tree["status"].values == FAILED
+    errors = dict(zip(map(str, tree["example"].values[bad]), map(str, tree["error"].values[bad]), strict=True))
+    passes = (ran - failed) * plan.settings.draws * len(plan.settings.nu)
+    return Report(path, tree, status, ran, passes, (0.0, between), errors)
+
+
+def _one(store: Store, plan: _Plan, number: int, total: int, ran: int) -> bool:
+    """Trace and store an example, or store why that is impossible."""
+    try:
+        try:
+            tree = plan.trace(number)
+        except Exception as error:  # an unreadable image, too little memory, ...: the rest goes on
+            what = str(error) if isinstance(error, NnblipError) else f"{type(error).__name__}: {error}"
+            store.fail(number, " ".join(what.split())[:1000], example_coords(plan.examples[number]))
+            return False
+        store.write(number, tree)
+        return True
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_stopped(Counter(store.status()), total)) from None
+
+
+def _stopped(status: Counter[str], total: int) -> str:
+    return f"stopped with {status[DONE] + status[FAILED]} of {total} examples finished; {GO_ON}"
+
+
+@contextmanager
+def _stoppable() -> Iterator[threading.Event]:
+    """SIGTERM, with which launchers end the other processes when one dies, lets the example at hand be finished."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGTERM, before)
