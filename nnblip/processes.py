@@ -29,6 +29,11 @@ def launched() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
+def rank() -> int:
+    """The number of this process, 0 if it is alone."""
+    return int(os.environ.get("RANK", "0")) if launched() else 0
+
+
 def device(asked: str) -> str:
     """The device of this process, where "auto" is asked and there are several: one GPU each, or the CPU."""
     if asked != "auto" or not launched():
@@ -93,7 +98,8 @@ def _together() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise ResultError(
-            f"the other processes of this sweep cannot be reached, one may have ended ({error}); the same command goes on"
+            f"the other processes of this sweep cannot be reached, one may have ended ({error});"
+            " the same command goes on where it stopped"
         ) from error
 
 

@@ -14,8 +14,8 @@ from typing import Any
 PACKAGES = ("nnblip", "nnsight", "torch", "transformers", "xarray")
 #: Files and folders of the package that no number of a trace depends on. A file that is new counts.
 NO_NUMBERS = (
-    "__init__", "__main__", "attribution", "cli", "datasets", "demo", "doctor", "effects", "errors", "plot", "processes",
-    "provenance", "reading", "store", "sweeping", "verify",
+    "__init__", "__main__", "agenda", "attribution", "cli", "datasets", "demo", "doctor", "effects", "errors",
+    "plot", "processes", "provenance", "reading", "store", "sweeping", "verify",
 )  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def source_hash() -> str:
 
 
 def weights_hash(model: Any) -> str:
-    """Hash of all weights, 1 to 2 s for each GB. Of weights that accelerate has moved to disk, only their shape counts."""
+    """Hash of all weights, 1 to 2 s for each GB. Of those that accelerate has moved to disk, only the shapes count."""
     import torch
 
     def parts() -> Any:

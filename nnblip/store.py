@@ -122,9 +122,11 @@ class Store:
         """Raises `ResultError` if its metadata cannot be read."""
         self.path = path
         try:
-            root = zarr.open_group(path, mode="r+", zarr_format=2, use_consolidated=False)
-            every = {key: array for key, array in root.members(max_depth=None) if isinstance(array, zarr.Array)}
-            self._every = {key: _writable(path, key) for key in sorted(every)}
+            # chunks of nothing but NaN or "" are written too: one that is not there is then known to be lost
+            with zarr.config.set({"array.write_empty_chunks": True}):
+                root = zarr.open_group(path, mode="r+", zarr_format=2, use_consolidated=False)
+                members = sorted(root.members(max_depth=None))
+            self._every = {key: array for key, array in members if isinstance(array, zarr.Array)}
             self.growing = {key: array for key, array in self._every.items() if dims_of(array)[:1] == ("example",)}
             self.block = self.growing["status"].chunks[0]
         except OSError:
@@ -140,7 +142,7 @@ class Store:
 
     def status(self) -> list[str]:
         """Of every example."""
-        return [str(status) or PENDING for status in self.growing["status"][:]]
+        return [str(status) or PENDING for status in np.asarray(self.growing["status"][:])]
 
     def reset(self, ids: Sequence[str], examples: Sequence[int], damaged: Sequence[tuple[str, int]] = ()) -> None:
         """Make examples pending again, and remove damaged chunks, (path of the array, number of the block)."""
@@ -163,28 +165,39 @@ class Store:
             array.resize((*array.shape[:first], *array.chunks[first:]))
         self._at = -1
 
-    def write(self, index: int, tree: xr.DataTree) -> None:
-        """Store an example.
-
-        Args:
-            index: its number.
-            tree: the tree of this example alone.
-
-        Raises:
-            ResultError: if it has what the store has no room for.
-            OSError: if it cannot be written.
-        """
+    def row(self, tree: xr.DataTree) -> dict[str, Any]:
+        """What `write` takes, from the tree of one example. Raises `ResultError` for what the store has no room for."""
         values: dict[str, Any] = {"status": DONE, "error": ""}
         for node in tree.subtree:
             name = node.path.strip("/")
             for label, variable in node.to_dataset(inherit=False).variables.items():
                 if variable.dims[:1] == ("example",):
                     values[_join(name, str(label))] = self._placed(node, name, variable)
-        self._put(index, values)
+        for key, value in values.items():
+            if key not in self.growing:
+                raise ResultError(f"the store has no variable /{key}")
+            room, shape = self.growing[key].shape[1:], np.shape(value)
+            if len(shape) != len(room) or any(size > most for size, most in zip(shape, room, strict=True)):
+                raise ResultError(f"/{key} of the store has room for {room}, and got {shape}")
+        return values
 
     def fail(self, index: int, error: str, coords: Mapping[str, str]) -> None:
-        """Store that an example failed, with what is known of it."""
-        self._put(index, {**coords, "status": FAILED, "error": error})
+        """Store that an example failed, with what is known of it. Raises `OSError` as `write` does."""
+        self.write(index, {**coords, "status": FAILED, "error": error})
+
+    def write(self, index: int, row: Mapping[str, Any]) -> None:
+        """Store what is known of an example, by path; all else of it becomes NaN and "".
+
+        Raises:
+            OSError: if it cannot be written.
+        """
+        number, at = divmod(index, self.block)
+        for key, into in self._load(number).items():
+            value = row.get(key, into[at] if key == "example" else _empty(into))
+            into[at] = _empty(into)
+            place: Any = (at, *(slice(size) for size in np.shape(value)))
+            into[place] = _utf8(value) if into.dtype.kind == "T" else value
+        self._write(number, [*(key for key in self.growing if key != "status"), "status"])
 
     def finish(self) -> None:
         """Cut off what room for tokens and cells no example took. Chunks stay as they are: they reach over the edge."""
@@ -207,28 +220,13 @@ class Store:
         row = variable.values[0]
         if "cell" not in variable.dims:
             return row
-        place = {str(cell): number for number, cell in enumerate(self._every[f"{name}/cell"][:])}
-        labels = [str(cell) for cell in node["cell"].values]
+        place = {str(cell): number for number, cell in enumerate(np.asarray(self._every[f"{name}/cell"][:]))}
+        labels = [str(cell) for cell in node.to_dataset()["cell"].values]
         if missing := [cell for cell in labels if cell not in place]:
             raise ResultError(f"/{name} of the store has no cell {missing[0]!r}")
         whole = np.full((*row.shape[:-1], len(place)), np.nan, row.dtype)
         whole[..., [place[cell] for cell in labels]] = row
         return whole
-
-    def _put(self, index: int, values: Mapping[str, Any]) -> None:
-        number, at = divmod(index, self.block)
-        rows = self._load(number)
-        if unknown := values.keys() - rows.keys():
-            raise ResultError(f"the store has no variable {', '.join(sorted(unknown))}")
-        for key, value in values.items():
-            room, shape = rows[key].shape[1:], np.shape(value)
-            if len(shape) != len(room) or any(size > most for size, most in zip(shape, room, strict=True)):
-                raise ResultError(f"/{key} of the store has room for {room}, and got {shape}")
-        for key, into in rows.items():
-            value = values.get(key, into[at] if key == "example" else _empty(into))
-            into[at] = _empty(into)
-            into[(at, *(slice(size) for size in np.shape(value)))] = _utf8(value) if into.dtype.kind == "T" else value
-        self._write(number, [*(key for key in rows if key != "status"), "status"])
 
     def _load(self, number: int) -> dict[str, np.ndarray]:
         if number != self._at:
@@ -249,13 +247,6 @@ class Store:
 def dims_of(array: zarr.Array) -> tuple[str, ...]:
     """An array's dimensions, as xarray notes them."""
     return tuple(array.attrs.get("_ARRAY_DIMENSIONS", ()))  # type: ignore[arg-type]
-
-
-def _writable(path: Path, key: str) -> zarr.Array:
-    # chunks without a number are written too: a chunk that is not there is then known to be lost
-    found = zarr.open_array(path, path=key, mode="r+", zarr_format=2, config={"write_empty_chunks": True})
-    assert isinstance(found, zarr.Array)
-    return found
 
 
 def _join(node: str, name: str) -> str:

@@ -8,26 +8,26 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
-from nnblip import provenance, results
-from nnblip.errors import InputError, NnblipError, NnblipWarning, ResultError
+from nnblip import results
+from nnblip.agenda import Agenda
+from nnblip.errors import NnblipError, NnblipWarning, ResultError
 from nnblip.inputs import Example
 from nnblip.noise import Noise
 from nnblip.processes import Lock, Team, held_by_others, wait_for
 from nnblip.request import Settings, example_coords, several
-from nnblip.sites import TEXT_COMPONENTS, describe
-from nnblip.store import DONE, FAILED, LAYOUT, PENDING, Store, create, fingerprint_of
-from nnblip.trace import attributes, trace_example, tree_of
-from nnblip.verify import damages, require_numbers
+from nnblip.sites import TEXT_COMPONENTS
+from nnblip.store import DONE, FAILED, PENDING, Store, create, fingerprint_of
+from nnblip.trace import attributes
+from nnblip.verify import damages
 
 if TYPE_CHECKING:
     from nnblip.model import BlipVQA
@@ -127,11 +127,11 @@ def run_sweep(
     try:
         try:
             lock = _only_writer(path, team)
-            plan = _Plan.of(model, settings, examples, str(getattr(dataset, "name", "") or ""))
-            _same_everywhere(team, plan.fingerprint)
-            todo = _prepare(team, path, plan, retry_failed)
+            agenda = Agenda.of(model, settings, examples, str(getattr(dataset, "name", "") or ""))
+            _same_everywhere(team, agenda.fingerprint)
+            todo = _prepare(team, path, agenda, retry_failed)
             with _stoppable() as stopped:
-                report = _work(path, plan, todo, team, lock, progress, stopped)
+                report = _work(path, agenda, todo, team, lock, progress, stopped)
         except OSError as error:
             raise ResultError(f"{str(path)!r} cannot be written: {error}; what is done is kept, and {GO_ON}") from error
     finally:
@@ -141,142 +141,6 @@ def run_sweep(
     report.problems = list(getattr(dataset, "problems", ()))
     report.seconds = (time.perf_counter() - began, report.seconds[1])
     return report
-
-
-# --- what is to be done ------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """A sweep's examples with what is known of them before the first pass."""
-
-    model: BlipVQA
-    settings: Settings
-    examples: list[Example]
-    ids: list[str]
-    cells: list[dict[str, str | int]]
-    widths: dict[str, int]
-    fingerprint: dict[str, Any]
-
-    @classmethod
-    def of(cls, model: BlipVQA, settings: Settings, examples: list[Example], name: str) -> _Plan:
-        ids = [_id(model, number, example) for number, example in enumerate(examples)]
-        seen: dict[str, int] = {}
-        for number, one in enumerate(ids):
-            if (first := seen.setdefault(one, number)) != number:
-                raise InputError(
-                    f"examples {first} and {number} have the same id {one!r}"
-                    f" ({examples[first].question!r}, {examples[number].question!r}): expected ids that differ"
-                )
-        lengths = [_lengths(model, example) for example in examples]
-        cells = _every_cell(model, settings, lengths) if settings.cells is not None else []
-        widths = dict(zip(TEXT_COMPONENTS, map(max, zip(*((q, max(a)) for q, a in lengths), strict=True)), strict=True))
-        said = {f.name: _plain(getattr(settings, f.name)) for f in fields(settings)}
-        said["cells"] = provenance.digest(str(label["cell"]) for label in cells) if cells else ""
-        asked = (
-            json.dumps([one, e.question, e.answer, e.question_type, example_coords(e)])
-            for one, e in zip(ids, examples, strict=True)
-        )
-        return cls(
-            model, settings, examples, ids, cells, widths,
-            {
-                **{f"setting {key}": value for key, value in said.items()},
-                **{f"model and code: {key}": value for key, value in provenance.fingerprint(model).items()},
-                "data set: name": name,
-                "data set: examples": len(examples),
-                "data set: hash": provenance.digest(asked),
-                "layout": LAYOUT,
-            },
-        )  # fmt: skip
-
-    def trace(self, number: int, settings: Settings | None = None, tick: Callable[[], object] = int) -> xr.DataTree:
-        """The tree of one example. Raises whatever goes wrong."""
-        settings = settings or self.settings
-        traced = trace_example(self.model, settings, self.examples[number], tick)
-        tree = tree_of(self.model, settings, [replace(traced, id=self.ids[number])])
-        require_numbers(tree)
-        return tree
-
-    def template(self) -> tuple[xr.DataTree, dict[str, np.ndarray]]:
-        """What a store needs to know: the tree of the first example that can be traced, and how long things get."""
-        probe, errors = replace(self.settings, nu=self.settings.nu[:1], draws=1), list[str]()
-        for number in range(len(self.examples)):
-            try:
-                tree = self.trace(number, probe)
-                break
-            except Exception as error:  # it is traced again in its turn, and recorded then
-                errors.append(f"example {number}: {error}")
-        else:
-            raise NnblipError(f"none of the {len(errors)} examples can be traced; {errors[0]}")
-        fixed = {
-            "example": np.array(self.ids, object),
-            "nu": np.asarray(self.settings.nu, float),
-            "draw": np.arange(self.settings.draws),
-        }
-        for name, node in tree.children.items():
-            component = name.removesuffix(results.HEADS)
-            if "token" in node.dims and component in self.widths:
-                fixed[f"{name}/token"] = np.arange(self.widths[component])
-            if name == results.CELLS:
-                fixed |= {f"{name}/{key}": np.array([label[key] for label in self.cells]) for key in self.cells[0]}
-        return tree, fixed
-
-
-def _id(model: BlipVQA, number: int, example: Example) -> str:
-    if example.id:
-        return str(example.id)
-    try:
-        return model.encode(example.image, example.question).key[:12]
-    except Exception:  # it fails in its turn
-        return f"unreadable-{number}"
-
-
-def _lengths(model: BlipVQA, example: Example) -> tuple[int, tuple[int, ...]]:
-    """How many tokens the question has, and how many the answer may have."""
-    from nnblip.model import MAX_ANSWER_TOKENS
-
-    tokenizer, text = model.processor.tokenizer, model.config.text_config
-    try:
-        question = len(tokenizer(example.question, truncation=False, verbose=False).input_ids)
-        if example.answer is not None:
-            return min(question, text.max_position_embeddings), (len(model.encode_answer(example.answer)),)
-    except Exception:  # it fails in its turn
-        return 1, (1,)
-    longest = min(MAX_ANSWER_TOKENS, text.max_position_embeddings)
-    return min(question, text.max_position_embeddings), tuple(range(1, longest + 1))
-
-
-def _every_cell(
-    model: BlipVQA, settings: Settings, lengths: Iterable[tuple[int, tuple[int, ...]]]
-) -> list[dict[str, str | int]]:
-    """All cells that may occur. Short answers come first, so that what no answer is long enough for is at the end."""
-    pairs = dict.fromkeys((question, answer) for question, answers in lengths for answer in answers)
-    if any(len(answers) > 1 for _, answers in lengths):
-        pairs = dict.fromkeys(sorted(pairs, key=lambda pair: pair[1]))
-    found: dict[str, dict[str, str | int]] = {}
-    refusal: NnblipError | None = None
-    for pair in pairs:
-        try:
-            cells = settings.nodes(model.extent(*pair)).get(results.CELLS, [])
-        except NnblipError as error:  # an example of this length fails in its turn
-            refusal = refusal or error
-            continue
-        for label in map(describe, cells):
-            found.setdefault(str(label["cell"]), label)
-    if not found and refusal is not None:
-        raise refusal
-    return list(found.values())
-
-
-def _plain(value: Any) -> Any:
-    """A setting as JSON has it."""
-    if isinstance(value, tuple | list):
-        return [_plain(one) for one in value]
-    if value is None or isinstance(value, str | int | float):
-        return value
-    if type(value).__repr__ is object.__repr__:
-        return f"{type(value).__module__}.{type(value).__qualname__}({sorted(vars(value).items())!r})"
-    return repr(value)
 
 
 # --- before the work ---------------------------------------------------------------------
@@ -293,7 +157,9 @@ def _only_writer(path: Path, team: Team) -> Lock:
     problems = [one for one in team.gather(problem) if one]
     if not problems and team.rank == 0:
         left = held_by_others(path, lambda rank: rank >= team.size)
-        problems = [f"{str(path)!r} is being written by {who}, left of an earlier run: stop it" for who in left.values()]
+        problems = [
+            f"{str(path)!r} is being written by {who}, left of an earlier run: stop it" for who in left.values()
+        ]
     problems = team.share(problems)
     if problems or lock is None:
         if lock is not None:
@@ -308,12 +174,12 @@ def _same_everywhere(team: Team, fingerprint: dict[str, Any]) -> None:
             raise ResultError(f"process {rank} of this sweep runs something else than process {team.rank}: {different}")
 
 
-def _prepare(team: Team, path: Path, plan: _Plan, retry_failed: bool) -> list[int]:
+def _prepare(team: Team, path: Path, agenda: Agenda, retry_failed: bool) -> list[int]:
     """Rank 0 makes the store, or checks the one that is there; all get the numbers of the examples to trace."""
     problem, todo = None, list[int]()
     if team.rank == 0:
         try:
-            todo = _resume(path, plan, retry_failed) if path.exists() else _begin(path, plan)
+            todo = _resume(path, agenda, retry_failed) if path.exists() else _begin(path, agenda)
         except (NnblipError, OSError) as error:
             problem = error
         except BaseException:
@@ -327,15 +193,15 @@ def _prepare(team: Team, path: Path, plan: _Plan, retry_failed: bool) -> list[in
     return todo
 
 
-def _begin(path: Path, plan: _Plan) -> list[int]:
-    template, fixed = plan.template()
-    create(path, template, fixed, attributes(plan.model, plan.settings), json.dumps(plan.fingerprint))
-    return list(range(len(plan.examples)))
+def _begin(path: Path, agenda: Agenda) -> list[int]:
+    template, fixed = agenda.template()
+    create(path, template, fixed, attributes(agenda.model, agenda.settings), json.dumps(agenda.fingerprint))
+    return list(range(len(agenda.examples)))
 
 
-def _resume(path: Path, plan: _Plan, retry_failed: bool) -> list[int]:
+def _resume(path: Path, agenda: Agenda, retry_failed: bool) -> list[int]:
     stored = fingerprint_of(path)
-    if different := _differences(stored, json.loads(json.dumps(plan.fingerprint))):
+    if different := _differences(stored, json.loads(json.dumps(agenda.fingerprint))):
         raise ResultError(
             f"{str(path)!r} was made otherwise, so this sweep cannot go on in it: {different}. Choose another --out,"
             " or go back to what it was made with"
@@ -346,17 +212,20 @@ def _resume(path: Path, plan: _Plan, retry_failed: bool) -> list[int]:
     if shared := [damage for damage in found if not damage.examples]:
         raise ResultError(f"{str(path)!r}: {shared[0]}; every example needs it, so move the store away and start anew")
     store = Store(path)
-    again = sorted({number for damage in found for number in damage.examples})
-    for damage in found:
-        warnings.warn(f"{path}: damaged, and done again: {damage}", NnblipWarning, stacklevel=2)
-    # reset() reads what is stored, so the chunks that cannot be read go first
-    lost = {(damage.array, damage.examples[0] // store.block) for damage in found if damage.chunk}
-    states = [PENDING] * len(store) if any(key == "status" for key, _ in lost) else store.status()
-    again += [i for i, state in enumerate(states) if retry_failed and state == FAILED and i not in again]
-    store.grow()
-    if again:
-        store.reset(plan.ids, again, sorted(lost))
-    return [i for i, state in enumerate(store.status()) if state == PENDING]
+    if found:
+        again = sorted({number for damage in found for number in damage.examples})
+        named = "; ".join(map(str, found[:5])) + (f"; and {len(found) - 5} more" if len(found) > 5 else "")
+        warnings.warn(f"{path} is damaged, {len(again)} examples are done again: {named}", NnblipWarning, stacklevel=5)
+        store.grow()
+        lost = {(damage.array, damage.examples[0] // store.block) for damage in found if damage.chunk}
+        store.reset(agenda.ids, again, sorted(lost))
+    if retry_failed:
+        store.grow()
+        store.reset(agenda.ids, [i for i, state in enumerate(store.status()) if state == FAILED])
+    todo = [i for i, state in enumerate(store.status()) if state == PENDING]
+    if todo:
+        store.grow()
+    return todo
 
 
 def _differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -368,9 +237,9 @@ def _differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _work(
-    path: Path, plan: _Plan, todo: list[int], team: Team, lock: Lock, progress: bool | None, stopped: threading.Event
+    path: Path, agenda: Agenda, todo: list[int], team: Team, lock: Lock, progress: bool | None, stopped: threading.Event
 ) -> Report:
-    store, total = Store(path), len(plan.examples)
+    store, total = Store(path), len(agenda.examples)
     blocks = sorted({number // store.block for number in todo})[team.rank :: team.size]  # no chunk has two writers
     mine = [number for number in todo if number // store.block in set(blocks)]
     ran = failed = 0
@@ -389,7 +258,7 @@ def _work(
         for number in mine:
             if stopped.is_set():
                 break
-            failed += not _one(store, plan, number, total, ran)
+            failed += not _one(store, agenda, number, total, ran)
             ran += 1
             bar.update(team.size == 1 or bar.n < total)
             if failed:
@@ -409,22 +278,22 @@ def _work(
     if team.rank == 0:
         store.finish()
     tree = results.open_result(path)
-    bad = tree["status"].values == FAILED
-    errors = dict(zip(map(str, tree["example"].values[bad]), map(str, tree["error"].values[bad]), strict=True))
-    passes = (ran - failed) * plan.settings.draws * len(plan.settings.nu)
+    coords = [tree.coords[name].values.tolist() for name in ("example", "status", "error")]
+    errors = {one: error for one, state, error in zip(*coords, strict=True) if state == FAILED}
+    passes = (ran - failed) * agenda.settings.draws * len(agenda.settings.nu)
     return Report(path, tree, status, ran, passes, (0.0, between), errors)
 
 
-def _one(store: Store, plan: _Plan, number: int, total: int, ran: int) -> bool:
+def _one(store: Store, agenda: Agenda, number: int, total: int, ran: int) -> bool:
     """Trace and store an example, or store why that is impossible."""
     try:
         try:
-            tree = plan.trace(number)
+            row = store.row(agenda.trace(number))
         except Exception as error:  # an unreadable image, too little memory, ...: the rest goes on
             what = str(error) if isinstance(error, NnblipError) else f"{type(error).__name__}: {error}"
-            store.fail(number, " ".join(what.split())[:1000], example_coords(plan.examples[number]))
+            store.fail(number, " ".join(what.split())[:1000], example_coords(agenda.examples[number]))
             return False
-        store.write(number, tree)
+        store.write(number, row)
         return True
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_stopped(Counter(store.status()), total)) from None

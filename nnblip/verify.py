@@ -73,8 +73,14 @@ def _in_block(path: Path, growing: dict[str, zarr.Array], start: int, step: int,
     for key in sorted(growing, key=lambda key: key != "status"):
         array = growing[key]
         reason = _unreadable(array, slice(start, start + step), rows, key)
-        if not reason and sweep and (key in ("status", "example") or (status is not None and (status != PENDING).any())):
-            chunk = Path(path, key, array.metadata.encode_chunk_key((start // array.chunks[0], *[0] * (array.ndim - 1))))
+        if (
+            not reason
+            and sweep
+            and (key in ("status", "example") or (status is not None and (status != PENDING).any()))
+        ):
+            chunk = Path(
+                path, key, array.metadata.encode_chunk_key((start // array.chunks[0], *[0] * (array.ndim - 1)))
+            )
             reason = "" if chunk.exists() else "its chunk is not there"
         if reason:
             yield Damage(key, here, reason, True)
@@ -88,7 +94,7 @@ def _in_block(path: Path, growing: dict[str, zarr.Array], start: int, step: int,
         if name in VARIABLES and node != "check":
             lost = holes(node, numbers, rows.get(f"{node}/token_text")) & done
             if lost.any():
-                yield Damage(key, tuple(start + i for i in np.flatnonzero(lost)), "numbers are missing", False)
+                yield Damage(key, tuple(start + int(i) for i in np.flatnonzero(lost)), "numbers are missing", False)
 
 
 def holes(node: str, numbers: np.ndarray, texts: np.ndarray | None) -> np.ndarray:
@@ -111,7 +117,8 @@ def holes(node: str, numbers: np.ndarray, texts: np.ndarray | None) -> np.ndarra
 
 def require_numbers(tree: xr.DataTree) -> None:
     """Raise `ResultError` if a tree in memory lacks a number that it should have."""
-    for name, node in tree.children.items():
+    for name, child in tree.children.items():
+        node = child.to_dataset()
         texts = node["token_text"].values if "token_text" in node.coords else None
         for variable in VARIABLES:
             if variable in node and holes(name, node[variable].values, texts).any():
@@ -139,8 +146,8 @@ def check_stored(path: Path, say: Callable[[str], Any]) -> bool:
         return False
     counts = f"{tree.sizes['example']} examples"
     if "status" in tree.coords:
-        status = tree["status"].values
-        counts += ", " + ", ".join(f"{(status == state).sum()} {state}" for state in (DONE, FAILED, PENDING))
+        status = np.asarray(tree.coords["status"].values)
+        counts += ", " + ", ".join(f"{np.sum(status == state)} {state}" for state in (DONE, FAILED, PENDING))
     say(f"{path}: all is well ({counts})")
     return True
 
