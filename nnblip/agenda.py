@@ -98,7 +98,9 @@ class Agenda:
         else:
             raise NnblipError(f"none of the {len(errors)} examples can be traced; {errors[0]}")
         told = dict.fromkeys(name for example in self.examples for name in example_coords(example))
-        tree = tree.assign_coords({name: ("example", [""]) for name in told if name not in tree.coords})
+        for name in told:
+            if name not in tree.coords:
+                tree.coords[name] = ("example", [""])
         fixed = {
             "example": np.array(self.ids, object),
             "nu": np.asarray(self.settings.nu, float),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import warnings
 from collections.abc import Sequence
@@ -185,19 +186,19 @@ def sweep(
     retry_failed
         Trace again what failed before.
     """
-    from nnblip import datasets, processes
+    from nnblip import processes
     from nnblip.request import Settings
     from nnblip.sites import TEXT_COMPONENTS
     from nnblip.sweeping import run_sweep
 
     settings = Settings.of(nu, draws, noise, seed, kinds, TEXT_COMPONENTS, None, "denoising", (), max_rows)
+    datasets: Any = importlib.import_module("nnblip.datasets")
     examples = datasets.open_dataset(dataset, images=images, strict=strict)
     if n is not None:
         examples = examples.sample(n, seed)
     blip = _load(model, processes.device(device), dtype)
     if correct_only:
-        from nnblip.datasets import choose
-
+        choose: Any = importlib.import_module("nnblip.datasets.choose")
         examples = choose.correct(blip, examples)
         if processes.rank() == 0:
             print(f"Left out because the model answers them wrongly: {len(examples.dropped)}")

@@ -16,7 +16,7 @@ import zarr
 
 from nnblip.errors import ResultError
 from nnblip.results import DIMS, VARIABLES, open_result
-from nnblip.store import DONE, FAILED, PENDING, dims_of
+from nnblip.store import DONE, FAILED, PENDING, dims_of, fingerprint_of
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,16 @@ def damages(path: Path) -> Iterator[Damage]:
             yield Damage(key, (), reason, True)
     if not growing:
         raise ResultError(f"result {str(path)!r} has no examples")
-    sweep, step = "sweep" in root.attrs, min(array.chunks[0] for array in growing.values())
+    sweep, step = _is_sweep(path), min(array.chunks[0] for array in growing.values())
     for start in range(0, next(iter(growing.values())).shape[0], step):
         yield from _in_block(path, growing, start, step, sweep)
+
+
+def _is_sweep(path: Path) -> bool:
+    try:
+        return bool(fingerprint_of(path))
+    except ResultError:
+        return False
 
 
 def _in_block(path: Path, growing: dict[str, zarr.Array], start: int, step: int, sweep: bool) -> Iterator[Damage]:
