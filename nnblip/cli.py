@@ -26,6 +26,7 @@ app = App(
     help="Finds out where inside BLIP the answer to a visual question comes from.",
     help_format="plaintext",
     result_action="return_value",
+    suppress_keyboard_interrupt=False,  # main says what it stopped at
 )
 
 

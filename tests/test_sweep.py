@@ -62,7 +62,7 @@ def traced_ids(monkeypatch):
     ids=["plain", "heads and cells", "one component", "cells only"],
 )
 def test_its_numbers_are_those_of_causal_trace_bit_for_bit(model, tmp_path, asked):
-    examples = Scenes.of(9)
+    examples = Scenes.of(6)
     tree = nnblip.sweep(model, examples, tmp_path / "results.zarr", **asked)
     same_as_trace(tree, nnblip.causal_trace(model, examples, **asked))
     assert set(tree.status.values) == {"done"} and set(tree.error.values) == {""}
@@ -242,11 +242,20 @@ def test_an_unreadable_image_among_good_ones_is_recorded_and_the_rest_goes_on(mo
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"not a picture")
     examples[0] = nnblip.Example(broken, "what is the color of the star", id="bad", question_type="color")
-    monkeypatch.setattr(examples[3].image, "convert", lambda *a, **k: (_ for _ in ()).throw(MemoryError("too little")))
     ids = traced_ids(monkeypatch)
+    noted = agenda.trace_example
+
+    def short_of_memory(*args):
+        traced = noted(*args)
+        if args[2].id == "q3":
+            raise MemoryError("too little")
+        return traced
+
+    monkeypatch.setattr(agenda, "trace_example", short_of_memory)
     tree = nnblip.sweep(model, examples, out, **FEW)
     assert tree.status.values.tolist() == ["failed", "done", "done", "failed", "done"]
     assert "Pillow" in tree.error.values[0] and str(broken) in tree.error.values[0]
+    assert tree.error.values[3] == "MemoryError: too little"
     assert tree.question.values[0] == "what is the color of the star" and tree.question_type.values[0] == "color"
     assert tree["image"].values[0] == str(broken) and tree.example.values[0] == "bad"
     for node in tree.children.values():
@@ -288,10 +297,10 @@ def test_if_no_example_can_be_traced_that_is_an_error_and_nothing_is_written(mod
 
 @pytest.fixture
 def little_disk(tmp_path):
-    """A file system of 400 kB, where it can be mounted."""
+    """A file system of 1200 kB, where it can be mounted."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", folder], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1200k", "tmpfs", folder], capture_output=True)
     if mounted.returncode:
         pytest.skip("no tmpfs can be mounted here; the limit on files' sizes below stands for it")
     yield folder
