@@ -241,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"nnblip: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        print(f"nnblip: {stop or 'stopped'}", file=sys.stderr)
+        print(f"nnblip: {str(stop) or 'stopped'}", file=sys.stderr)
         return 130
 
 

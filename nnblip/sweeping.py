@@ -32,6 +32,9 @@ from nnblip.verify import damages
 if TYPE_CHECKING:
     from nnblip.model import BlipVQA
 
+#: Seconds between two looks at what other processes have done, and after how long without anything it is an error.
+LISTEN, STANDSTILL = 5.0, 6 * 3600.0
+
 GO_ON = "the same command goes on where it stopped"
 
 
@@ -240,25 +243,31 @@ def _work(
     path: Path, agenda: Agenda, todo: list[int], team: Team, lock: Lock, progress: bool | None, stopped: threading.Event
 ) -> Report:
     store, total = Store(path), len(agenda.examples)
-    blocks = sorted({number // store.block for number in todo})[team.rank :: team.size]  # no chunk has two writers
-    mine = [number for number in todo if number // store.block in set(blocks)]
+    blocks = sorted({number // store.block for number in todo})
+    dealt = set(blocks[team.rank :: team.size])  # whole blocks, so that no chunk has two writers
+    mine = [number for number in todo if number // store.block in dealt]
     ran = failed = 0
     hidden = True if team.rank else None if progress is None else not progress
-    began, heard = time.perf_counter(), time.monotonic()
+    began = time.perf_counter()
+    heard = moved = time.monotonic()
+    finished = total - len(todo)
     with tqdm(total=total, initial=total - len(todo), unit="example", disable=hidden) as bar:
 
         def hear() -> bool:
-            """What the others have done, every few seconds."""
-            nonlocal heard
-            if team.size > 1 and not bar.disable and time.monotonic() - heard > 5:
-                heard = time.monotonic()
-                bar.update(total - Counter(store.status())[PENDING] - bar.n)
-            return not stopped.is_set()
+            """What all have done, every few seconds; false if it is time to go."""
+            nonlocal heard, moved, finished
+            now = time.monotonic()
+            if team.size > 1 and now - heard > LISTEN:
+                heard, before = now, finished
+                finished = total - Counter(store.status())[PENDING]
+                moved = moved if finished == before else now
+                bar.update(finished - bar.n)
+            return not stopped.is_set() and now - moved < STANDSTILL
 
         for number in mine:
             if stopped.is_set():
                 break
-            failed += not _one(store, agenda, number, total, ran)
+            failed += not _one(store, agenda, number, total)
             ran += 1
             bar.update(team.size == 1 or bar.n < total)
             if failed:
@@ -274,7 +283,7 @@ def _work(
     if status[PENDING] and stopped.is_set():
         raise KeyboardInterrupt(_stopped(status, total))
     if status[PENDING]:
-        raise ResultError(f"{_stopped(status, total)}: a process ended before its share was done")
+        raise ResultError(f"{_stopped(status, total)}: a process ended or stands still")
     if team.rank == 0:
         store.finish()
     tree = results.open_result(path)
@@ -284,7 +293,7 @@ def _work(
     return Report(path, tree, status, ran, passes, (0.0, between), errors)
 
 
-def _one(store: Store, agenda: Agenda, number: int, total: int, ran: int) -> bool:
+def _one(store: Store, agenda: Agenda, number: int, total: int) -> bool:
     """Trace and store an example, or store why that is impossible."""
     try:
         try:

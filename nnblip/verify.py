@@ -57,7 +57,7 @@ def damages(path: Path) -> Iterator[Damage]:
     arrays = {key: array for key, array in members.items() if isinstance(array, zarr.Array)}
     growing = {key: array for key, array in arrays.items() if dims_of(array)[:1] == ("example",)}
     for key in arrays.keys() - growing.keys():
-        if reason := _unreadable(arrays[key], slice(None)):
+        if reason := _unreadable(arrays[key], ...):
             yield Damage(key, (), reason, True)
     if not growing:
         raise ResultError(f"result {str(path)!r} has no examples")
@@ -159,7 +159,7 @@ def check_stored(path: Path, say: Callable[[str], Any]) -> bool:
     return True
 
 
-def _unreadable(array: zarr.Array, part: slice, into: dict[str, np.ndarray] | None = None, key: str = "") -> str:
+def _unreadable(array: zarr.Array, part: Any, into: dict[str, np.ndarray] | None = None, key: str = "") -> str:
     """Why it cannot be read, "" if it can."""
     try:
         values = np.asarray(array[part])

@@ -295,6 +295,14 @@ def test_if_no_example_can_be_traced_that_is_an_error_and_nothing_is_written(mod
     assert not (tmp_path / "r.zarr").exists()
 
 
+def test_a_stop_without_a_word_is_still_said(capsys, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nnblip.verify.check_stored", stopped)
+    assert main(["check", "results.zarr"]) == 130 and capsys.readouterr().err == "nnblip: stopped\n"
+
+
 @pytest.fixture
 def little_disk(tmp_path):
     """A file system of 1200 kB, where it can be mounted."""
@@ -385,6 +393,8 @@ def test_check_finds_damage_in_plain_results_too(model, tmp_path, capsys):
     assert main(["check", str(path)]) == 1
     assert "/clean/probability, examples 0 to 1: numbers are missing" in capsys.readouterr().out
     assert main(["check", str(tmp_path / "nothing.zarr")]) == 2
+    estimate = nnblip.attribution_trace(model, Scenes.of(2), nu=5.0, draws=1)
+    assert main(["check", str(nnblip.results.save(estimate, tmp_path / "estimate.zarr"))]) == 0
     (tmp_path / "odd.zarr").mkdir()
     assert main(["check", str(tmp_path / "odd.zarr")]) == 1
 
@@ -483,12 +493,18 @@ def test_the_command_says_what_it_did(tmp_path, capsys, monkeypatch):
     assert "setting seed: 0 -> 1" in capsys.readouterr().err
 
 
-def test_the_process_that_waits_does_not_wait_for_ever(model, tmp_path, monkeypatch):
-    """A rank that ended before its share was done is an error, not a wait."""
+@pytest.mark.parametrize("stuck", [False, True])
+def test_the_process_that_waits_does_not_wait_for_ever(model, tmp_path, monkeypatch, stuck):
+    """A rank that ended before its share was done, or that lives and does nothing, is an error and no wait."""
+    monkeypatch.setattr(sweeping, "STANDSTILL", 0.5)
+    monkeypatch.setattr(sweeping, "LISTEN", 0.2)
+    other = Lock(tmp_path / "results.zarr", 1) if stuck else None
     team = type("Team", (), {"rank": 0, "size": 2, "gather": lambda s, v: [v], "share": lambda s, v: v, "close": int})
     monkeypatch.setattr(sweeping, "Team", team)
-    with pytest.raises(ResultError, match=r"2 of 4 examples finished.*a process ended before its share was done"):
+    with pytest.raises(ResultError, match=r"2 of 4 examples finished.*a process ended or stands still"):
         nnblip.sweep(model, Scenes.of(4), tmp_path / "results.zarr", **FEW)
+    if other:
+        other.release()
 
 
 def test_sigterm_finishes_the_example_at_hand(tmp_path):
