@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nnblip.inputs import Example
     from nnblip.model import BlipVQA
     from nnblip.sites import Site
+    from nnblip.sweeping import sweep
     from nnblip.trace import causal_trace
 
 _MODULES = ("datasets", "demo", "effects", "noise", "plot", "results", "sites")
@@ -33,12 +34,13 @@ _NAMES = {
     "indirect_effect": "effects",
     "knock_out": "edges",
     "relevance": "effects",
+    "sweep": "sweeping",
     "total_effect": "effects",
 }
 __all__ = [
     "BlipVQA", "Example", "NnblipError", "NnblipWarning", "Site", "attribution_trace", "causal_trace", "datasets",
     "demo", "effects", "gamma", "indirect_effect", "knock_out", "noise", "plot", "relevance", "results", "sites",
-    "total_effect",
+    "sweep", "total_effect",
 ]  # fmt: skip
 
 

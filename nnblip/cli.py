@@ -1,4 +1,4 @@
-"""The command: `nnblip trace`, `nnblip answer`, `nnblip doctor`. Only calls what a user could call."""
+"""The command: `nnblip trace`, `answer`, `sweep`, `check`, `doctor`. Only calls what a user could call."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from nnblip.model import BlipVQA
+    from nnblip.sweeping import Report
 
 Many = Parameter(consume_multiple=True, negative_iterable="")
 
@@ -24,6 +25,7 @@ app = App(
     help="Finds out where inside BLIP the answer to a visual question comes from.",
     help_format="plaintext",
     result_action="return_value",
+    suppress_keyboard_interrupt=False,  # main says what it stopped at
 )
 
 
@@ -123,6 +125,108 @@ def answer(
 
 
 @app.command
+def sweep(
+    dataset: str,
+    /,
+    *,
+    images: str | None = None,
+    n: int | None = None,
+    seed: int = 0,
+    model: str | None = None,
+    nu: Annotated[tuple[float, ...], Many] = (5.0,),
+    draws: int = 10,
+    noise: str = "multiplicative",
+    kinds: Annotated[tuple[str, ...], Many] = ("block",),
+    device: str = "auto",
+    dtype: str = "float32",
+    max_rows: int = 256,
+    out: Path = Path("results.zarr"),
+    strict: Annotated[bool, Parameter(negative="")] = False,
+    type: str | None = None,
+    correct_only: Annotated[bool, Parameter(negative="")] = False,
+    retry_failed: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Trace a whole data set into one store; stopped at any moment, the same command goes on.
+
+    Several processes share the examples, on CPUs too: accelerate launch --multi_gpu --num_processes 2
+    -m nnblip sweep ...
+
+    Parameters
+    ----------
+    dataset
+        easy-vqa, scenes, cocoqa:FOLDER, palit:FILE.csv, vqa2:QUESTIONS.json,ANNOTATIONS.json, gqa:FILE.json,
+        clevr:FILE.csv or table:FILE.
+    images
+        Folder of its pictures, or "download" to fetch them from the data set's public addresses.
+    n
+        Take so many of its examples, drawn with the seed; all by default.
+    seed
+        Seed of the noise, and of the choice of --n.
+    model
+        A hub id or folder; by default the small model that ships with nnblip.
+    nu
+        Noise factors, such as --nu 1 3 5 10.
+    draws
+        How many samples of the noise.
+    noise
+        multiplicative, additive, uniform, scale, mean or shuffle.
+    kinds
+        Which states of a layer.
+    device
+        auto, cpu, cuda, cuda:1, ...; with several processes, auto gives each its own.
+    dtype
+        float32, bfloat16 or float16.
+    max_rows
+        At most so many rows in one pass.
+    out
+        The store, a name that ends in .zarr. One that is there must be of this same sweep.
+    strict
+        Stop at rows of the data set that cannot be used, instead of leaving them out.
+    type
+        Only questions of this type.
+    correct_only
+        Leave out what the model answers wrongly.
+    retry_failed
+        Trace again what failed before.
+    """
+    from nnblip import datasets, processes
+    from nnblip.request import Settings
+    from nnblip.sites import TEXT_COMPONENTS
+    from nnblip.sweeping import run_sweep
+
+    settings = Settings.of(nu, draws, noise, seed, kinds, TEXT_COMPONENTS, None, "denoising", (), max_rows)
+    examples = datasets.open_dataset(dataset, images=images, strict=strict)
+    if type is not None:
+        examples = examples.where(question_type=type)
+    if n is not None:
+        examples = examples.sample(n, seed)
+    blip = _load(model, processes.device(device), dtype)
+    if correct_only:
+        examples = datasets.correct(blip, examples)
+        if processes.rank() == 0:
+            print(examples.summary)
+    report = run_sweep(blip, examples, out, settings, retry_failed=retry_failed)
+    if processes.rank() == 0:
+        _print_sweep(report)
+    return 0
+
+
+@app.command
+def check(path: Path, /) -> int:
+    """Read all of a stored result and say what is damaged; exit code 1 if anything is. Changes nothing.
+
+    Parameters
+    ----------
+    path
+        A result that `trace` or `sweep` wrote, such as results.zarr. What is damaged in a sweep's
+        store, the same `nnblip sweep` does again.
+    """
+    from nnblip.verify import check_stored
+
+    return 0 if check_stored(path, lambda line: print(line)) else 1
+
+
+@app.command
 def doctor() -> int:
     """Check this installation: versions, device, the small model, and its numbers against plain hooks."""
     from nnblip.doctor import examine
@@ -138,8 +242,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (NnblipError, CycloptsError) as error:
         print(f"nnblip: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("nnblip: stopped", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"nnblip: {str(stop) or 'stopped'}", file=sys.stderr)
         return 130
 
 
@@ -197,6 +301,32 @@ def _print_trace(tree: xr.DataTree, image: str, shown: float) -> None:
         strongest.add_row(site.component, site.kind, str(site.layer), token, *numbers)
     console.print(f"\nStrongest sites at ν = {shown:g}, mean of {tree.sizes['draw']} draws")
     console.print(strongest)
+
+
+def _print_sweep(report: Report) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from nnblip import effects
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    done, failed, skipped = report.status["done"], report.status["failed"], len(report.problems)
+    console.print(f"{done} examples done, {failed} failed, {skipped} rows of the data set left out")
+    for what, several in (("failed", [f"{i}: {e}" for i, e in report.errors.items()]), ("left out", report.problems)):
+        for one in several[:5]:
+            console.print(f"  {what}: {one}", soft_wrap=True, markup=False)
+        if len(several) > 5:
+            console.print(f"  and {len(several) - 5} more")
+    console.print(f"This run: {report.ran} examples, {report.passes} passes, {report.seconds[0]:.1f} s\n")
+    effect = effects.total_effect(report.tree)["corrupted"].probability.mean("draw")
+    types = report.tree.coords["question_type"].astype(object)
+    table = Table("question type", "examples", *(f"total effect, ν = {nu:g}" for nu in effect.nu.values), box=None)
+    for kind in dict.fromkeys(types.values.tolist()):
+        of_kind = effect.isel(example=(types == kind).values)
+        means = [f"{float(of_kind.sel(nu=nu).mean()):+.4f}" for nu in effect.nu.values]
+        table.add_row(kind or "-", str(of_kind.sizes["example"]), *means)
+    console.print(table)
+    console.print(f"\nWrote {report.out}", soft_wrap=True, markup=False)
 
 
 if __name__ == "__main__":

@@ -184,9 +184,7 @@ class Ready:
                 "answer": model.text(self.answer_ids),
                 "predicted": model.text(self.predicted),
                 "rival": model.text([self.rival]),
-                "question_type": self.example.question_type or "",
-                "image": _image_name(self.example.image),
-                **_extras(self.example),
+                **example_coords(self.example),
             },
             tokens=tokens,
             roles=tokens | kinds,
@@ -206,7 +204,7 @@ def each(
     progress: bool | None,
 ) -> list[results.Traced]:
     """Trace every example behind a progress bar; an error names the example."""
-    given = [Example.of(example) for example in _several(examples)]
+    given = [Example.of(example) for example in several(examples)]
     total = len(given) * settings.draws * len(settings.nu)
     traced: list[results.Traced] = []
     with tqdm(total=total, unit="pass", disable=None if progress is None else not progress) as bar:
@@ -230,6 +228,16 @@ def _by_node(restored: np.ndarray, nodes: Mapping[str, Sequence[Cell]], extent: 
         last = len(nodes[name]) // layers if component == "image_encoder" else extent.tokens(component)
         parts[name] = parts[name].reshape(*restored.shape[:3], -1, layers, *heads, last)
     return parts
+
+
+def example_coords(example: Example) -> dict[str, str]:
+    """The coordinates of an example that are known before it is traced."""
+    return {
+        "question": str(example.question),
+        "question_type": example.question_type or "",
+        "image": _image_name(example.image),
+        **_extras(example),
+    }
 
 
 def _extras(example: Example) -> dict[str, str]:
@@ -275,7 +283,8 @@ def stack(outcome: Outcome) -> np.ndarray:
     return np.stack([getattr(outcome, name).numpy() for name in results.VARIABLES])
 
 
-def _several(examples: Iterable[Any]) -> list[Any]:
+def several(examples: Iterable[Any]) -> list[Any]:
+    """The examples as a list. Raises `NnblipError` if there is none."""
     if isinstance(examples, tuple) and len(examples) in (2, 3) and isinstance(examples[1], str):
         raise NnblipError("examples is a single (image, question): put it in a list, [(image, question)]")
     try:

@@ -168,7 +168,9 @@ def save(tree: xr.DataTree, path: str | Path, overwrite: bool = False) -> Path:
         # complete beside it first: the old result may be what `tree` still reads from
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem[:20]}-") as fresh:
             # version 2 of the format: version 3 has no stable texts and no consolidated metadata yet
-            tree.to_zarr(Path(fresh, "new.zarr"), zarr_format=2)
+            # how the tree was stored where it comes from (a sweep's chunks and texts) does not bind here
+            plain = tree.map_over_datasets(lambda node: node.drop_encoding())
+            plain.to_zarr(Path(fresh, "new.zarr"), zarr_format=2)
             if path.exists():
                 path.rename(Path(fresh, "old.zarr"))
             Path(fresh, "new.zarr").rename(path)

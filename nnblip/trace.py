@@ -93,12 +93,21 @@ def causal_trace(
     settings = Settings.of(nu, draws, noise, seed, kinds, components, cells, direction, freeze, max_rows, noise_at,
                            regions, knock_out)  # fmt: skip
     traced = each(examples, settings, partial(trace_example, model, settings), progress)
-    attrs = provenance.attributes(
-        model, noise=repr(settings.noise), seed=settings.seed, draws=settings.draws, direction=direction,
+    return tree_of(model, settings, traced)
+
+
+def tree_of(model: BlipVQA, settings: Settings, traced: Sequence[results.Traced]) -> xr.DataTree:
+    """The result of these examples."""
+    return results.build(traced, settings.nu, settings.draws, settings.kinds, attributes(model, settings))
+
+
+def attributes(model: BlipVQA, settings: Settings) -> dict[str, Any]:
+    """What the root of a result says: model, code, settings."""
+    return provenance.attributes(
+        model, noise=repr(settings.noise), seed=settings.seed, draws=settings.draws, direction=settings.direction,
         freeze=", ".join(settings.freeze), noise_at=settings.noise_at,
         knock_out="; ".join(map(str, settings.knock_out)),
     )  # fmt: skip
-    return results.build(traced, settings.nu, settings.draws, settings.kinds, attrs)
 
 
 def trace_example(

@@ -46,6 +46,7 @@ DTYPES = ("float32", "bfloat16")
 #: Hidden size, layers, heads, intermediate size, image, patch; text and vision alike.
 SIZES = {"real": (768, 12, 12, 3072, 384, 16), "small": (64, 3, 4, 128, 64, 16)}
 SAMPLE = 12  # cells that stand for all in "one by one"
+SWEEP = 1000  # examples of the large sweep
 
 Row = dict[str, Any]
 Series = dict[str, list[float]]
@@ -324,6 +325,16 @@ def memory(b: Bench, _: Series) -> list[Row]:
     ]
 
 
+def sweeps(b: Bench, _: Series) -> list[Row]:
+    """On the bundled model, whose dtype is float32, in a fresh process (`bench_sweep.py`)."""
+    if b.noisy.dtype != torch.float32:
+        return []
+    call = [sys.executable, str(Path(__file__).with_name("bench_sweep.py")), "--json", "--n", str(SWEEP)]
+    done = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True)
+    rows: list[Row] = json.loads(done.stdout.splitlines()[-1])
+    return rows
+
+
 def only_memory(repo: str, dtype: str, device: str) -> dict[str, int]:
     """Bytes at the peak of encoding, vision model, clean run and map, above those of the loaded model."""
     model = BlipVQA(repo, dtype=dtype, device_map=device)
@@ -351,7 +362,7 @@ def peak_memory(device: str, reset: bool = False) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-FIGURES: tuple[Callable[[Bench, Series], list[Row]], ...] = (speed, limit, kinds, memory)
+FIGURES: tuple[Callable[[Bench, Series], list[Row]], ...] = (speed, limit, kinds, memory, sweeps)
 
 
 def show(title: str, rows: list[Row]) -> None:
@@ -364,7 +375,7 @@ def show(title: str, rows: list[Row]) -> None:
 
 
 def main() -> None:
-    global SAMPLE
+    global SAMPLE, SWEEP
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="real")
     parser.add_argument("--model", help="a folder or hub id, instead of random weights of --size")
@@ -381,6 +392,7 @@ def main() -> None:
         print(json.dumps(only_memory(args.model, args.dtype[0], args.device)))
         return
     SAMPLE = 10**9 if args.all_cells else SAMPLE
+    SWEEP = 1000 if args.size == "real" else 50
     settings = vars(args) | {"json": str(args.json), "torch": torch.__version__, "threads": torch.get_num_threads()}
     written: dict[str, Any] = {"settings": settings | {"machine": platform.machine()}, "dtypes": {}}
     with tempfile.TemporaryDirectory() as folder:

@@ -68,7 +68,7 @@ def test_the_commands_run(stranger):
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         ran += 1
-    assert ran == 6
+    assert ran == 9
 
 
 def test_every_file_of_the_package_is_in_the_layout():
