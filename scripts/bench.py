@@ -20,6 +20,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from rich.table import Table
 from scipy.stats import spearmanr
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from nnblip import BlipVQA, causal_trace, demo, engine
+from nnblip import BlipVQA, NnblipWarning, causal_trace, demo, engine
 from nnblip.plan import Plan, make_plans
 from nnblip.sites import HEAD_KINDS, KINDS, TEXT_COMPONENTS, heatmap, image_regions
 
@@ -264,6 +265,7 @@ def main() -> None:
     parser.add_argument("--only-memory", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_grad_enabled(False)
+    warnings.simplefilter("ignore", NnblipWarning)  # random weights never end their answer
     random.seed(0)
     if args.only_memory:
         print(json.dumps(only_memory(args.model, args.dtype[0], args.device)))

@@ -134,6 +134,48 @@ def test_without_noise_nothing_changes_anywhere(model, seen, place, noise):
     assert tree["corrupted"].probability.values == pytest.approx(truth.clean.probability, abs=1e-5)
 
 
+@pytest.mark.parametrize("place", ["image_embeds", "pixels"])
+def test_with_frozen_sublayers_cut_edges_and_heads_it_still_agrees(model, seen, place):
+    """Everything at once: image tokens in one cell with a head, attention frozen, edges cut."""
+    image, question, truth = seen
+    module, ids, answer = truth.module, truth.ids, truth.answer
+    late = nnblip.knock_out("image_to_question", layers=[4, 5], source=range(20, 40))
+    tokens, nu = patches(1, 1, 2), 2.0
+    cell = [Site(IMAGE, layer=LAYERS - 1, token=t) for t in tokens]
+    cell.append(Site("question_encoder", "crossattention_head", layer=2, token=7, head=1))
+    tree = nnblip.causal_trace(
+        model, [(image, question)], nu=nu, draws=1, noise_at=place, cells=[cell, cell[:-1], cell[-1:]],
+        freeze=["attention"], knock_out=late,
+    )  # fmt: skip
+    noisy, start = truth.noisy(nu), None
+    if place == "pixels":
+        start = damaged(model, truth, place, nu=nu)
+        noisy, _ = oracle.see(module, truth.encoded.pixel_values, start)
+    mixed = with_tokens(noisy, truth.embeds, tokens)  # a LayerNorm of each token is all that comes after the last layer
+    cuts = [oracle.cut("question_encoder", "crossattention", n, range(20, 40), range(9)) for n in (4, 5)]
+    with oracle.without(module, *cuts):
+        logits = oracle.run(module, truth.embeds, ids, answer)
+        rival, states = oracle.rival(logits, answer), oracle.states(module, truth.embeds, ids, answer)
+        alone = oracle.states(module, noisy, ids, answer)
+
+        def kept(layer):
+            return lambda submodule, args, output: alone["question_encoder", "attention_out", layer]
+
+        def restored(embeds, sites):
+            layers = oracle.COMPONENTS["question_encoder"](module)
+            handles = [layer.attention.output.dense.register_forward_hook(kept(n)) for n, layer in enumerate(layers)]
+            try:
+                return oracle.restored(module, embeds, ids, answer, rival, states, sites)
+            finally:
+                for handle in handles:
+                    handle.remove()
+
+        expected = [restored(mixed, cell[-1:]), restored(mixed, []), restored(noisy, cell[-1:])]
+    assert np.ptp([one.probability for one in expected]) > 1e-4
+    for number, one in enumerate(expected):
+        agree([float(tree["cells"][name][0, 0, 0, number]) for name in tree["cells"].data_vars], one)
+
+
 def test_pixels_and_patches_are_the_same_picture(model, seen):
     truth = seen[2]
     back = patch_embeds(model, clean_at(model, truth.encoded, "pixels"), "pixels")
