@@ -58,8 +58,15 @@ def traced_ids(monkeypatch):
         dict(FEW, kinds=["block", "crossattention_head"], cells=windows([1, 3]), direction="noising"),
         dict(FEW, components=["question_encoder"], noise="scale", freeze=["crossattention"], seed=3, max_rows=40),
         dict(FEW, cells=[Site("answer_decoder", layer=1, token=0)]),
+        dict(
+            FEW,
+            components=["image_encoder"],
+            regions=2,
+            noise_at="pixels",
+            knock_out=nnblip.knock_out("image_to_question", [4, 5]),
+        ),
     ],
-    ids=["plain", "heads and cells", "one component", "cells only"],
+    ids=["plain", "heads and cells", "one component", "cells only", "image regions"],
 )
 def test_its_numbers_are_those_of_causal_trace_bit_for_bit(model, tmp_path, asked):
     examples = Scenes.of(6)
@@ -492,6 +499,19 @@ def test_the_command_says_what_it_did(tmp_path, capsys, monkeypatch):
     assert stored["setting nu"] == [1.0, 5.0] and stored["data set: name"] == "test scenes"
     assert main([*words, "--out", str(out), "--seed", "1"]) == 2
     assert "setting seed: 0 -> 1" in capsys.readouterr().err
+
+
+def test_the_command_reads_data_sets_and_chooses_among_them(tmp_path, capsys):
+    out = tmp_path / "results.zarr"
+    words = ["sweep", "scenes", "--n", "12", "--type", "location", "--draws", "1", "--correct-only"]
+    assert main([*words, "--out", str(out)]) == 0
+    tree = xr.open_datatree(out)
+    kept = tree.sizes["example"]
+    assert f"kept {kept} of 12 ({12 - kept} left out)" in capsys.readouterr().out and kept > 6
+    assert set(tree.question_type.values.tolist()) == {"location"}
+    assert tree.answer.values.tolist() == tree.predicted.values.tolist()
+    with pytest.raises(InputError, match="did you mean 'scenes'"):
+        nnblip.sweep(None, "scene", out)
 
 
 @pytest.mark.parametrize("stuck", [False, True])
