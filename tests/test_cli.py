@@ -109,7 +109,7 @@ def test_help_is_quick_and_loads_no_torch():
     code = "import sys, nnblip.cli; nnblip.cli.main(['--help']); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0 and "trace" in done.stdout
-    assert time.perf_counter() - began < 20, "a bound against hanging; the second of the issue is in scripts/bench.py"
+    assert time.perf_counter() - began < 90, "a bound against hanging; the second of the issue is in scripts/bench.py"
 
 
 def test_no_progress_bar_where_there_is_no_terminal(tmp_path):
