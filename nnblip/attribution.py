@@ -80,7 +80,9 @@ def attribution_trace(
 
     traced = each(examples, settings, one, progress)
     method = "attribution" if steps == 1 else f"integrated gradients, {steps} steps"
-    attrs = provenance.attributes(model, noise=repr(settings.noise), seed=settings.seed, draws=settings.draws)
+    attrs = provenance.attributes(
+        model, noise=repr(settings.noise), seed=settings.seed, draws=settings.draws, roles=repr(settings.roles)
+    )
     tree = results.build(traced, settings.nu, settings.draws, settings.kinds, attrs | {"method": method})
     check = xr.Dataset({"rank_correlation": (("example", "nu", "draw"), np.stack(correlations))})
     check.rank_correlation.attrs["long_name"] = f"Spearman's correlation with {sample} exact cells"

@@ -26,6 +26,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from nnblip.averages import by_role as by_role
+from nnblip.averages import by_type as by_type
+from nnblip.averages import half_width
+from nnblip.averages import with_roles as with_roles
 from nnblip.errors import NnblipError
 from nnblip.reading import (
     choose,
@@ -71,8 +75,6 @@ def mean_interval(values: NDArray[Any], level: float = 0.95) -> tuple[float, flo
     would be. NaN is left out. Without any number the mean is NaN; with fewer than two
     units the bounds are NaN.
     """
-    from scipy.special import stdtrit
-
     values = np.asarray(values, dtype=float)
     rows = [row[~np.isnan(row)] for row in values]
     units = rows[0] if len(rows) == 1 else np.array([row.mean() for row in rows if row.size])
@@ -81,8 +83,7 @@ def mean_interval(values: NDArray[Any], level: float = 0.95) -> tuple[float, flo
     mean = float(units.mean())
     if units.size == 1:
         return mean, math.nan, math.nan
-    error = units.std(ddof=1) / math.sqrt(units.size)
-    half = float(stdtrit(units.size - 1, 0.5 + level / 2) * error)
+    half = float(half_width(units.std(ddof=1), units.size, level))
     return mean, mean - half, mean + half
 
 

@@ -14,8 +14,8 @@ from typing import Any
 PACKAGES = ("nnblip", "nnsight", "torch", "transformers", "xarray")
 #: Files and folders of the package that no number of a trace depends on. A file that is new counts.
 NO_NUMBERS = (
-    "__init__", "__main__", "agenda", "attribution", "cli", "datasets", "demo", "doctor", "effects", "errors",
-    "plot", "processes", "provenance", "reading", "store", "sweeping", "verify",
+    "__init__", "__main__", "agenda", "attribution", "averages", "cli", "datasets", "demo", "doctor", "effects",
+    "errors", "plot", "processes", "provenance", "reading", "store", "sweeping", "verify",
 )  # fmt: skip
 
 

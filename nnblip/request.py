@@ -7,7 +7,7 @@ and what an example needs before its first pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from nnblip.inputs import Encoded, Example, answer_tokens
 from nnblip.interventions import States
 from nnblip.noise import Noise, Swap, check_nu, corrupt, get_noise, unit_noise
 from nnblip.outcome import Outcome, outcome_of, rival_of
-from nnblip.roles import roles
+from nnblip.roles import Rules, answer_roles
 from nnblip.sites import (
     COMPONENTS,
     HEAD_KINDS,
@@ -64,11 +64,13 @@ class Settings:
     noise_at: str = "image_embeds"
     regions: int | tuple[int, int] | None = None
     knock_out: tuple[KnockOut, ...] = ()
+    roles: Rules = field(default_factory=Rules)
 
     @classmethod
     def of(
         cls, nu: Any, draws: Any, noise: Any, seed: Any, kinds: Any, components: Any, cells: Any, direction: Any,
         freeze: Any, max_rows: Any, noise_at: Any = "image_embeds", regions: Any = None, knock_out: Any = (),
+        roles: Any = None,
     ) -> Settings:  # fmt: skip
         """Raises `NnblipError` for what cannot be used."""
         if kinds is None:
@@ -87,6 +89,7 @@ class Settings:
             one_of(noise_at, PLACES, "noise_at"),
             regions,
             as_knock_outs(knock_out),
+            Rules.of(roles),
         )
 
     def nodes(self, extent: Extent) -> dict[str, list[Cell]]:
@@ -126,6 +129,7 @@ class Ready:
     nodes: Mapping[str, Sequence[Cell]]
     forward: Forward
     grid: tuple[int, int]
+    roles: tuple[str, ...]
 
     @classmethod
     def of(cls, model: BlipVQA, example: Example, settings: Settings) -> Ready:
@@ -149,6 +153,7 @@ class Ready:
         return cls(
             example, encoded, undamaged, answer_ids, predicted, rival, clean, outcome_of(logits, answer_ids, rival),
             partner, extent, settings.nodes(extent), forward, grid_of(settings.regions or extent.side),
+            settings.roles(encoded.tokens),
         )  # fmt: skip
 
     @property
@@ -172,7 +177,7 @@ class Ready:
             "question_encoder": self.encoded.tokens,
             "answer_decoder": answer_tokens(model.processor, self.answer_ids),
         }
-        kinds = {"question_encoder": roles(self.encoded.tokens)}
+        kinds = {"question_encoder": self.roles, "answer_decoder": answer_roles(tokens["answer_decoder"])}
         if "image_encoder" in self.nodes:
             tokens["image_encoder"], kinds["image_encoder"] = _image_tokens(
                 self.nodes["image_encoder"], self.extent.side
@@ -187,7 +192,7 @@ class Ready:
                 **example_coords(self.example),
             },
             tokens=tokens,
-            roles=tokens | kinds,
+            roles=kinds,
             clean=stack(self.clean_outcome)[:, 0],
             corrupted=corrupted,
             restored=_by_node(restored, self.nodes, self.extent),

@@ -25,6 +25,7 @@ from nnblip.inputs import Example
 from nnblip.noise import Noise
 from nnblip.processes import Lock, Team, held_by_others, wait_for
 from nnblip.request import Settings, example_coords, several
+from nnblip.roles import RoleFunction
 from nnblip.sites import TEXT_COMPONENTS
 from nnblip.store import DONE, FAILED, PENDING, Store, create, fingerprint_of
 from nnblip.trace import attributes
@@ -81,6 +82,7 @@ def sweep(
     noise_at: str = "image_embeds",
     regions: int | tuple[int, int] | None = None,
     knock_out: Any = (),
+    roles: RoleFunction | None = None,
     max_rows: int | None = 256,
     progress: bool | None = None,
     retry_failed: bool = False,
@@ -115,7 +117,7 @@ def sweep(
             (the message shows the difference), is being written by another process, or cannot be written.
     """
     settings = Settings.of(nu, draws, noise, seed, kinds, components, cells, direction, freeze, max_rows, noise_at,
-                           regions, knock_out)  # fmt: skip
+                           regions, knock_out, roles)  # fmt: skip
     return run_sweep(model, dataset, out, settings, progress, retry_failed).tree
 
 

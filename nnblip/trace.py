@@ -15,6 +15,7 @@ from nnblip.noise import Noise
 from nnblip.outcome import outcome_of
 from nnblip.plan import make_plans
 from nnblip.request import Ready, Settings, each, stack
+from nnblip.roles import RoleFunction
 from nnblip.sites import SUBLAYERS, TEXT_COMPONENTS
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def causal_trace(
     noise_at: str = "image_embeds",
     regions: int | tuple[int, int] | None = None,
     knock_out: Any = (),
+    roles: RoleFunction | None = None,
     max_rows: int | None = 256,
     progress: bool | None = None,
 ) -> xr.DataTree:
@@ -76,6 +78,8 @@ def causal_trace(
             patch if None.
         knock_out: attention edges to cut in every run, clean, corrupted and restored, see
             `nnblip.knock_out`; one or several. The model's own answer is that without them.
+        roles: instead of the rules of `nnblip.roles`, a function from a question's tokens ("[CLS]", "what", ...)
+            to a role for each; "" for none. It names tokens and changes no number.
         max_rows: at most so many rows in a pass; smaller is slower and needs less memory.
             Of rows that pass through the image encoder there are 16 times fewer.
         progress: a bar on the terminal; by default where there is one.
@@ -91,7 +95,7 @@ def causal_trace(
         NnblipError: for a bad setting or example, with its number.
     """
     settings = Settings.of(nu, draws, noise, seed, kinds, components, cells, direction, freeze, max_rows, noise_at,
-                           regions, knock_out)  # fmt: skip
+                           regions, knock_out, roles)  # fmt: skip
     traced = each(examples, settings, partial(trace_example, model, settings), progress)
     return tree_of(model, settings, traced)
 
@@ -107,6 +111,7 @@ def attributes(model: BlipVQA, settings: Settings) -> dict[str, Any]:
         model, noise=repr(settings.noise), seed=settings.seed, draws=settings.draws, direction=settings.direction,
         freeze=", ".join(settings.freeze), noise_at=settings.noise_at,
         knock_out="; ".join(map(str, settings.knock_out)),
+        roles=repr(settings.roles),
     )  # fmt: skip
 
 
