@@ -89,7 +89,7 @@ def summary_of(name: str, tree: xr.DataTree, every: xr.DataTree, means: xr.DataT
     return f"""## {name}
 
 {tree.sizes["example"]} examples, {failed} could not be traced; {len(set(tree.answer.values))} different answers. \
-{int(longer.sum())} answers have more tokens than the shortest; these positions are in the dataset only, not in the maps.
+{int(longer.sum())} answers have more tokens than the shortest; these are in the dataset, not in the maps.
 
 P(answer): clean {mean(tree["clean"].probability, "")}, corrupted {mean(corrupted.isel(nu=0), "")}, total effect \
 {mean(total.isel(nu=0))}. Γ, the mean relevance of the map: {gammas}.
