@@ -108,6 +108,7 @@ def correlation(maps: xr.Dataset, a: str, b: str) -> float:
 
 def plot(values: xr.DataArray, marked: xr.DataArray | None, examples: xr.DataArray, title: str) -> Figure:
     """One panel for each type, layers by roles; a dot where `marked`."""
+    values = values.dropna("role", how="all")
     types, bound = values.type.values, max(float(np.abs(values).max()), 0.01)
     columns = min(4, len(types))
     rows, roles = -(-len(types) // columns), values.role.values
@@ -123,7 +124,7 @@ def plot(values: xr.DataArray, marked: xr.DataArray | None, examples: xr.DataArr
         norm = dict(cmap="RdBu_r", vmin=-bound, vmax=bound)
         mesh = axes.pcolormesh(np.ma.masked_invalid(one.values), edgecolors="white", linewidth=0.4, **norm)
         if marked is not None:
-            role, layer = np.nonzero(marked.sel(type=name).transpose("role", "layer").values)
+            role, layer = np.nonzero(marked.sel(type=name, role=values.role).transpose("role", "layer").values)
             axes.plot(layer + 0.5, role + 0.5, "o", color="black", markersize=2)
         tidy(axes, f"{name}, n = {int(examples.sel(type=name).max())}", "layer" if at + columns >= len(types) else "")
         axes.set_xticks(np.arange(values.sizes["layer"]) + 0.5, values.layer.values)
@@ -141,7 +142,7 @@ def plot(values: xr.DataArray, marked: xr.DataArray | None, examples: xr.DataArr
 
 
 def largest(data: xr.Dataset) -> str:
-    """The cell in which two types differ most, with the interval that holds for all cells, and how many differ."""
+    """Where two types differ most, with the interval that holds for all cells, and how many of these are without 0."""
     flat = data.stack(cell=("layer", "role")).dropna("cell", subset=["difference"])
     if not flat.sizes["cell"]:
         return "no role in common"
@@ -178,16 +179,16 @@ P(answer): means over examples of means over draws, with 95 % intervals over exa
 
 {table(*rows)}
 
-The strongest of many is rather too large.
+The strongest of many is rather too large. A role may be missing in some of the questions: `examples` in `maps.zarr`.
 
 ## Differences
 
 For each two types the correlation of their maps over the layers and roles that both have, the cell in which they \
-differ most (first minus second), and in how many cells they differ for sure; all cells of a map hold together with \
-95 %.
+differ most (first minus second), and in how many of all cells the interval is without 0. All intervals of a map hold \
+together with 95 %.
 """
     for data, spoken in zip(maps.values(), head, strict=True):
-        rows, between = [["questions", "correlation", "largest difference; cells that differ"]], pairs(data)
+        rows, between = [["questions", "correlation", "largest difference; intervals without 0"]], pairs(data)
         for (a, b), pair in zip(combinations(types, 2), between.pair.values, strict=True):
             rows.append([f"{a} − {b}", f"{correlation(data, a, b):+z.2f}", largest(between.sel(pair=pair))])
         text += f"\n### {spoken}\n\n{table(*rows)}\n" if len(types) > 1 else f"\n{spoken}: one type only.\n"
@@ -220,7 +221,7 @@ def run(args: argparse.Namespace) -> None:
         nodes[component] = data
         if len(types) > 1:
             nodes |= {f"{component}_from_others": others, f"{component}_pairs": pairs(data)}
-            title = f"{name}: each type minus the mean of the others, {settings}; dot: differs for sure"
+            title = f"{name}: each type minus the mean of the others, {settings}; dot: interval without 0"
             plot(others.difference, sure, data.examples, title).savefig(
                 args.out / f"{component}_differences.png", dpi=200
             )
