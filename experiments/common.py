@@ -149,8 +149,8 @@ def passed_over(chosen: list[Questions], sets: dict[str, Dataset]) -> str:
     for one in chosen:
         rows.append([one.group, *map(str, (len(one.ids), one.tried, one.wrong, one.unaligned, one.unreadable))])
     broken = [f"{len(dataset.problems)} of {name}" for name, dataset in sets.items() if dataset.problems]
-    told = f"\n\nRows that the reader could not use: {', '.join(broken)}." if broken else ""
-    return table(*rows) + told
+    told = f" Rows that the reader could not use: {', '.join(broken)}." if broken else ""
+    return f"{table(*rows)}\n\nA question that is asked again of the same image counts once.{told}"
 
 
 # ---- texts and figures -----------------------------------------------------------------------
