@@ -132,8 +132,8 @@ def run(args: argparse.Namespace) -> None:
             figure.savefig(args.out / f"{name}_{component}_{value}.png", dpi=200)
         parts.append(summary_of(name, tree, every, means))
     settings = f"{args.noise}, ν = {args.nu:g}, {args.draws} draws, {next(iter(trees.values())).attrs['model']}"
-    intro = f"""{settings}. Means over examples of means over draws, with 95 % intervals over examples. The data sets \
-were gone through in their order until {args.n} color questions of seven words were answered correctly, or to the end."""
+    intro = f"""{settings}. Means over examples of means over draws, with 95 % intervals over examples. Data sets \
+were gone through in order until {args.n} color questions of seven words were answered correctly, or to the end."""
     text = "\n\n".join([intro, passed_over(chosen, sets), *parts])
     (args.out / "summary.md").write_text(text + "\n")
     print(text)
