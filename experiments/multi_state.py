@@ -30,7 +30,7 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
+from common import interval, legend, table, tidy
 from matplotlib.figure import Figure
 
 import nnblip
@@ -192,27 +192,6 @@ def plot_greedy(sets: xr.Dataset) -> Figure:
 
 
 # ---- all three -------------------------------------------------------------------------------
-
-
-def tidy(axes: Axes, title: str, x: str = "", y: str = "") -> None:
-    axes.set_title(title, fontsize=8, loc="left")
-    axes.set_xlabel(x, fontsize=8)
-    axes.set_ylabel(y, fontsize=8)
-    axes.tick_params(labelsize=8, width=0.6, length=3 if x else 0)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def legend(figure: Figure, axes: Axes) -> None:
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8)
-
-
-def interval(bounds: np.ndarray | tuple[float, float, float]) -> str:
-    mean, low, high = bounds
-    return "" if np.isnan(mean) else f"{mean:+z.3f} [{low:+z.3f}, {high:+z.3f}]"
-
-
-def table(*rows: list[str]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:]))
 
 
 def summary(result: xr.DataTree, curves: xr.DataArray, pair: xr.Dataset, sets: xr.Dataset) -> str:
