@@ -37,32 +37,25 @@ from matplotlib.figure import Figure
 from scipy.special import stdtrit
 
 import nnblip
-from nnblip.effects import mean_interval
+from nnblip.effects import by_role
+from nnblip.effects import by_type as mean_by_type
 from nnblip.results import save
-from nnblip.roles import ROLES
 from nnblip.sites import TEXT_COMPONENTS
 
 # ---- numbers ---------------------------------------------------------------------------------
 
 
-def by_role(effect: xr.DataArray) -> xr.DataArray:
-    """Means over the tokens of each role; NaN where a question has none of it."""
-    words = np.array(effect.role.values.tolist(), dtype=object)  # of an answer the words themselves
-    known = np.where(np.isin(words, [*ROLES, "[DEC]", ""]), words, "answer word")
-    order = [role for role in ("[DEC]", "answer word", *ROLES) if (known == role).any()]
-    where = [effect.where(xr.DataArray(known == role, dims=effect.role.dims)).mean("token") for role in order]
-    return xr.concat(where, xr.Variable("role", order))
+def maps_of(node: xr.Dataset, types: list[str]) -> xr.Dataset:
+    """Of each type the mean map (type, layer, role), its interval, the variance of the mean, and of how many examples.
 
-
-def maps_of(effect: xr.DataArray, asked: np.ndarray, types: list[str]) -> xr.Dataset:
-    """Of each type the mean map (type, layer, role), the variance of its mean, and how many examples have the role."""
-    of_type = [effect.isel(example=np.flatnonzero(asked == one)) for one in types]
-    found = []
-    for values in of_type:
-        count = values.notnull().sum("example")
-        error = values.var("example", ddof=1) / count
-        found.append(xr.Dataset({"mean": values.mean("example"), "error": error, "examples": count}))
-    return xr.concat(found, xr.Variable("type", types))
+    Args:
+        node: of `by_type(by_role(...))`.
+        types: in the order in which they are shown.
+    """
+    node = node.isel(nu=0).sel(kind="block", question_type=types).rename(question_type="type").reset_coords(drop=True)
+    count, low, high = node.probability_count, node.probability_low, node.probability_high
+    error = ((high - low) / 2 / stdtrit(count - 1, 0.975)) ** 2  # Student's interval undone
+    return xr.Dataset({"mean": node.probability, "low": low, "high": high, "error": error, "examples": count})
 
 
 def contrast(maps: xr.Dataset, weights: xr.DataArray) -> xr.Dataset:
@@ -155,19 +148,19 @@ def largest(data: xr.Dataset) -> str:
 
 def summary(tree: xr.DataTree, maps: dict[str, xr.Dataset], told: str) -> str:
     types = next(iter(maps.values())).type.values.tolist()
-    total = nnblip.total_effect(tree)["corrupted"].probability.isel(nu=0).transpose("example", "draw")
+    total = mean_by_type(nnblip.total_effect(tree))["corrupted"].to_dataset().isel(nu=0)
     head = [name.replace("_", " ") for name in maps]
     rows = [["questions", "n", "total effect", *(f"{name}: strongest role" for name in head)]]
     for one in types:
-        of_type = total.isel(example=np.flatnonzero(tree.question_type.values == one))
-        cells = [one, str(int(of_type.notnull().any("draw").sum())), interval(mean_interval(of_type.values))]
+        here = total.sel(question_type=one)
+        bounds = here.probability.item(), here.probability_low.item(), here.probability_high.item()
+        cells = [one, str(here.probability_count.item()), interval(bounds)]
         for data in maps.values():
             flat = data.sel(type=one).stack(cell=("layer", "role")).dropna("cell", subset=["mean"])
             at = flat.isel(cell=int(flat["mean"].values.argmax()))
             layer, role = at.cell.item()
-            half = stdtrit(at.examples.item() - 1, 0.975) * at.error.item() ** 0.5
-            best = at["mean"].item()
-            cells.append(f"{interval((best, best - half, best + half))} (layer {layer}, {role})")
+            bounds = at["mean"].item(), at.low.item(), at.high.item()
+            cells.append(f"{interval(bounds)} (layer {layer}, {role})")
         rows.append(cells)
     text = f"""{tree.attrs["model"]}, ν = {tree.nu.item():g}, {tree.sizes["draw"]} draws. Indirect effects on \
 P(answer): means over examples of means over draws, with 95 % intervals over examples. Could not be traced: \
@@ -209,10 +202,9 @@ def run(args: argparse.Namespace) -> None:
     tree = nnblip.sweep(model, examples, args.out / "result.zarr", args.nu, args.draws, args.noise, seed=args.seed)
     types = [one.group for one in chosen if one.ids]
     settings = f"{args.noise}, ν = {args.nu:g}, mean of {args.draws} draws"
-    maps, nodes = {}, {}
+    means, maps, nodes = mean_by_type(by_role(nnblip.indirect_effect(tree))), {}, {}
     for component in TEXT_COMPONENTS:
-        effect = nnblip.indirect_effect(tree)[component].probability.isel(nu=0).sel(kind="block").mean("draw")
-        data = maps[component] = maps_of(by_role(effect), tree.question_type.values, types)
+        data = maps[component] = maps_of(means[component].to_dataset(), types)
         others = from_others(data)
         sure = (others.low > 0) | (others.high < 0)
         name = component.replace("_", " ")
