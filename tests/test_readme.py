@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
@@ -77,6 +78,21 @@ def test_every_file_of_the_package_is_in_the_layout():
         if path.name.startswith("__"):
             continue
         assert re.search(rf"^    {re.escape(path.name)}/? ", layout, re.MULTILINE), f"{path.name} is not in the layout"
+
+
+def test_a_file_imports_only_from_files_above_it():
+    (layout,) = blocks("text")
+    order = [name.removesuffix(".py").rstrip("/") for name in re.findall(r"^    (\S+) ", layout, re.MULTILINE)]
+    for path in (ROOT / "nnblip").rglob("*.py"):
+        here = path.relative_to(ROOT / "nnblip").parts[0].removesuffix(".py")
+        for node in ast.parse(path.read_text()).body if not here.startswith("__") else []:
+            names = []
+            if isinstance(node, ast.ImportFrom) and node.module == "nnblip":
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nnblip."):
+                names = [node.module.split(".")[1]]
+            for name in names:
+                assert name == here or order.index(name) < order.index(here), f"{path} imports {name}"
 
 
 def test_the_picture_and_the_links_are_there():
