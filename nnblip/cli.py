@@ -205,7 +205,7 @@ def sweep(
         Trace again what failed before.
     """
     from nnblip import datasets, processes
-    from nnblip.request import Settings
+    from nnblip.settings import Settings
     from nnblip.sites import TEXT_COMPONENTS
     from nnblip.sweeping import run_sweep
 

@@ -227,6 +227,14 @@ class BlipVQA(HuggingFaceModel):
         """An image and a question as the model reads them. Raises `InputError`."""
         return inputs.encode(self.processor, image, question, self.config.text_config.max_position_embeddings)
 
+    def encode_partner(self, image: Any, question: str) -> Encoded:
+        """Another image for noise "swap". Raises `InputError`, also if none is given."""
+        if image is None:
+            raise InputError(
+                "noise 'swap' needs another image: give partner=, as in nnblip.Example(..., partner=image)"
+            )
+        return self.encode(image, question)
+
     def encode_answer(self, answer: str) -> list[int]:
         """The tokens of an answer. Raises `InputError`."""
         return inputs.answer_ids(self.processor, answer, self.config.text_config.max_position_embeddings)
@@ -306,18 +314,13 @@ class BlipVQA(HuggingFaceModel):
         return decoding.decode(self._module, question_states, said, cache, cuts)
 
     def partner(
-        self, image: Any, question: str, answer_ids: Sequence[int], noise_at: str = "image_embeds"
+        self, encoded: Encoded, answer_ids: Sequence[int], noise_at: str = "image_embeds"
     ) -> tuple[Float[Tensor, "1 patch hidden"], int]:
         """For noise "swap": of another image what the noise falls on (float32, CPU), and its answer's first token.
 
         Raises:
-            InputError: if no image is given, or the model's answer there begins alike.
+            InputError: if the model's answer there begins alike.
         """
-        if image is None:
-            raise InputError(
-                "noise 'swap' needs another image: give partner=, as in nnblip.Example(..., partner=image)"
-            )
-        encoded = self.encode(image, question)
         embeds = self.image_embeds(encoded)
         other = self.own_answer(encoded, embeds)
         if other[0] == answer_ids[0]:

@@ -24,7 +24,8 @@ from nnblip.errors import NnblipError, NnblipWarning, ResultError
 from nnblip.inputs import Example
 from nnblip.noise import Noise
 from nnblip.processes import Lock, Team, held_by_others, wait_for
-from nnblip.request import Settings, example_coords, several
+from nnblip.request import example_coords, several
+from nnblip.settings import Settings
 from nnblip.sites import TEXT_COMPONENTS
 from nnblip.store import DONE, FAILED, PENDING, Store, create, fingerprint_of
 from nnblip.trace import attributes

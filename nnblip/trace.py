@@ -6,22 +6,18 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import xarray as xr
 
-from nnblip import engine, provenance, results
+from nnblip import provenance, results
 from nnblip.inputs import Example
+from nnblip.measure import Asked, measure
 from nnblip.noise import Noise
-from nnblip.outcome import outcome_of
-from nnblip.plan import make_plans
-from nnblip.request import Ready, Settings, each, stack
-from nnblip.sites import SUBLAYERS, TEXT_COMPONENTS
+from nnblip.request import each, labelled
+from nnblip.settings import Settings
+from nnblip.sites import TEXT_COMPONENTS
 
 if TYPE_CHECKING:
     from nnblip.model import BlipVQA
-
-#: A row of the image encoder needs as much memory as so many of the question encoder.
-IMAGE_ROW = 16
 
 
 def causal_trace(
@@ -114,28 +110,5 @@ def trace_example(
     model: BlipVQA, settings: Settings, example: Example, tick: Callable[[], object] = lambda: None
 ) -> results.Traced:
     """All numbers of one example; `tick` is called after each pass."""
-    ready = Ready.of(model, example, settings)
-    cells = ready.cells
-    plans = make_plans(
-        cells, ready.extent.layers, settings.max_rows, engine.least_rows(ready.extent),
-        IMAGE_ROW if ready.forward.runs_vision else 1,
-    )  # fmt: skip
-    frozen = frozenset(SUBLAYERS[name] for name in settings.freeze)
-    corrupted = np.empty((3, len(settings.nu), settings.draws), np.float32)
-    restored = np.empty((3, len(settings.nu), settings.draws, len(cells)), np.float32)
-    for draw in range(settings.draws):
-        for level, nu in enumerate(settings.nu):
-            base, donor = ready.noisy(model, settings, nu, draw), ready.clean
-            if settings.direction == "noising":
-                donor, logits = engine.run_alone(model, base)
-                base = ready.forward
-                corrupted[:, level, draw] = stack(outcome_of(logits, ready.answer_ids, ready.rival))[:, 0]
-            for plan in plans:
-                rows = stack(engine.run_plan(model, base, ready.rival, donor, plan, frozen))
-                if settings.direction == "denoising":
-                    corrupted[:, level, draw] = rows[:, 0]
-                for row, cell in enumerate(plan.cells):
-                    if cell is not None:
-                        restored[:, level, draw, cell] = rows[:, row]
-            tick()
-    return ready.traced(model, corrupted, restored)
+    asked = Asked.of(model, example, settings)
+    return labelled(model, example, settings, asked.encoded, measure(model, settings, asked, tick))

@@ -24,6 +24,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ class Stack:
         self._spawn("redis", command)
         self._spawn("object store", ["moto_server", "-H", "127.0.0.1", "-p", str(self.store_port)])
         for name, port in (("redis", self.redis_port), ("object store", self.store_port)):
-            self._until(lambda port=port: listens(port), name, 60)
+            self._until(partial(listens, port), name, 60)
 
     def _start_ray(self) -> None:
         gpus = _gpus()
@@ -151,7 +152,9 @@ class Stack:
         self._until(lambda: controller.poll() is not None, "controller", START_SECONDS)
         del self.processes["controller"]  # it only launches the actor
         if controller.returncode:
-            raise RemoteError(f"the controller did not start; its log is {self.log / 'controller'}{self._tail('controller')}")
+            raise RemoteError(
+                f"the controller did not start; its log is {self.log / 'controller'}{self._tail('controller')}"
+            )
 
     def _start_api(self) -> None:
         self._spawn("api", ["gunicorn", "--config", "python:nnblip_gunicorn", "ndif.services.api.app:app"])
