@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nnblip.attribution import attribution_trace
     from nnblip.edges import knock_out
     from nnblip.effects import gamma, indirect_effect, relevance, total_effect
-    from nnblip.errors import NnblipError, NnblipWarning
+    from nnblip.errors import NnblipError, NnblipWarning, RemoteError
     from nnblip.inputs import Example
     from nnblip.model import BlipVQA
     from nnblip.sites import Site
@@ -27,6 +27,7 @@ _NAMES = {
     "Example": "inputs",
     "NnblipError": "errors",
     "NnblipWarning": "errors",
+    "RemoteError": "errors",
     "Site": "sites",
     "attribution_trace": "attribution",
     "causal_trace": "trace",
@@ -38,7 +39,7 @@ _NAMES = {
     "total_effect": "effects",
 }
 __all__ = [
-    "BlipVQA", "Example", "NnblipError", "NnblipWarning", "Site", "attribution_trace", "causal_trace", "datasets",
+    "BlipVQA", "Example", "NnblipError", "NnblipWarning", "RemoteError", "Site", "attribution_trace", "causal_trace", "datasets",
     "demo", "effects", "gamma", "indirect_effect", "knock_out", "noise", "plot", "relevance", "results", "sites",
     "sweep", "total_effect",
 ]  # fmt: skip

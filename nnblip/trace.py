@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from nnblip import provenance, results
+from nnblip.errors import NnblipError
 from nnblip.inputs import Example
 from nnblip.measure import Asked, measure
 from nnblip.noise import Noise
@@ -38,6 +39,8 @@ def causal_trace(
     knock_out: Any = (),
     max_rows: int | None = 256,
     progress: bool | None = None,
+    remote: bool | None = None,
+    timeout: float | None = None,
 ) -> xr.DataTree:
     """Restore every state, one at a time, and measure how much of the answer returns.
 
@@ -75,6 +78,9 @@ def causal_trace(
         max_rows: at most so many rows in a pass; smaller is slower and needs less memory.
             Of rows that pass through the image encoder there are 16 times fewer.
         progress: a bar on the terminal; by default where there is one.
+        remote: run on an NDIF server, one request for each example, which brings the image and
+            the seed and takes back the numbers; by default if the model was made so.
+        timeout: seconds after which a request is given up; half an hour if None.
 
     Returns:
         The tree of the design (README, "Results"): nodes `/clean`, `/corrupted`, one for each
@@ -85,10 +91,11 @@ def causal_trace(
 
     Raises:
         NnblipError: for a bad setting or example, with its number.
+        RemoteError: for any fault of the server.
     """
     settings = Settings.of(nu, draws, noise, seed, kinds, components, cells, direction, freeze, max_rows, noise_at,
                            regions, knock_out)  # fmt: skip
-    traced = each(examples, settings, partial(trace_example, model, settings), progress)
+    traced = each(examples, settings, partial(trace_example, model, settings, remote=remote, timeout=timeout), progress)
     return tree_of(model, settings, traced)
 
 
@@ -107,8 +114,25 @@ def attributes(model: BlipVQA, settings: Settings) -> dict[str, Any]:
 
 
 def trace_example(
-    model: BlipVQA, settings: Settings, example: Example, tick: Callable[[], object] = lambda: None
+    model: BlipVQA,
+    settings: Settings,
+    example: Example,
+    tick: Callable[[], object] = lambda: None,
+    remote: bool | None = None,
+    timeout: float | None = None,
 ) -> results.Traced:
-    """All numbers of one example; `tick` is called after each pass."""
+    """All numbers of one example; `tick` is called after each pass, or for all of them after a request."""
     asked = Asked.of(model, example, settings)
-    return labelled(model, example, settings, asked.encoded, measure(model, settings, asked, tick))
+    if model.remote if remote is None else remote:
+        from nnblip import errand
+        from nnblip.remote import TIMEOUT, ask
+
+        (answer,) = ask(model, "traces", settings, [asked], timeout=timeout or TIMEOUT)
+        found = errand.measured(answer)
+        for _ in range(settings.draws * len(settings.nu)):
+            tick()
+    elif model.remote:
+        raise NnblipError("remote=False: this model has no weights here, it was made with remote=True")
+    else:
+        found = measure(model, settings, asked, tick)
+    return labelled(model, example, settings, asked.encoded, found)
