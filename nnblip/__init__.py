@@ -39,9 +39,9 @@ _NAMES = {
     "total_effect": "effects",
 }
 __all__ = [
-    "BlipVQA", "Example", "NnblipError", "NnblipWarning", "RemoteError", "Site", "attribution_trace", "causal_trace", "datasets",
-    "demo", "effects", "gamma", "indirect_effect", "knock_out", "noise", "plot", "relevance", "results", "sites",
-    "sweep", "total_effect",
+    "BlipVQA", "Example", "NnblipError", "NnblipWarning", "RemoteError", "Site", "attribution_trace",
+    "causal_trace", "datasets", "demo", "effects", "gamma", "indirect_effect", "knock_out", "noise", "plot",
+    "relevance", "results", "sites", "sweep", "total_effect",
 ]  # fmt: skip
 
 

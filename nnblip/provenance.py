@@ -15,7 +15,7 @@ PACKAGES = ("nnblip", "nnsight", "torch", "transformers", "xarray")
 #: Files and folders of the package that no number of a trace depends on. A file that is new counts.
 NO_NUMBERS = (
     "__init__", "__main__", "agenda", "attribution", "cli", "datasets", "demo", "doctor", "effects", "errors",
-    "plot", "processes", "provenance", "reading", "store", "sweeping", "verify",
+    "plot", "processes", "provenance", "reading", "remote", "serving", "store", "sweeping", "verify",
 )  # fmt: skip
 
 

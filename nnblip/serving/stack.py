@@ -62,10 +62,9 @@ class Stack:
         self.keys, self.port, self.dtype, self.say = list(keys), port, dtype, say
         self.url = f"http://127.0.0.1:{port}"
         self.processes: dict[str, subprocess.Popen] = {}
-        self.home: Path
-        self.log: Path
+        self.home, self.log = Path(), Path()
+        self._before: set[int] = set()
         self.started_at = time.monotonic()
-        self._adopted: set[int] = set()
 
     # --- starting -----------------------------------------------------------------
 
@@ -211,7 +210,9 @@ class Stack:
         return next((name for name, process in self.processes.items() if process.poll() is not None), None)
 
     def stop(self, grace: float = 10.0) -> None:
-        """End everything that was started, whatever has become of it."""
+        """End everything that was started, whatever has become of it. Does nothing the second time."""
+        if self.home == Path():
+            return
         for process in reversed(self.processes.values()):
             _signal_group(process.pid, signal.SIGTERM)
         deadline = time.monotonic() + grace
@@ -230,10 +231,11 @@ class Stack:
         for process in self.processes.values():
             process.poll()
         shutil.rmtree(self.home, ignore_errors=True)
+        self.home = Path()
 
     def left(self) -> list[int]:
         """Processes that were started by this server and live."""
-        return [pid for pid in _descendants() if pid not in self._before]
+        return [pid for pid in _descendants() if pid not in self._before] if self.home != Path() else []
 
     def memory(self) -> int:
         """Bytes of memory that all processes hold together, shared pages counted once (PSS)."""
