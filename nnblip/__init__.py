@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nnblip.effects import gamma, indirect_effect, relevance, total_effect
     from nnblip.errors import NnblipError, NnblipWarning, RemoteError
     from nnblip.inputs import Example
+    from nnblip.jobs import Job
     from nnblip.model import BlipVQA
     from nnblip.sites import Site
     from nnblip.sweeping import sweep
@@ -25,6 +26,7 @@ _MODULES = ("datasets", "demo", "effects", "noise", "plot", "results", "sites")
 _NAMES = {
     "BlipVQA": "model",
     "Example": "inputs",
+    "Job": "jobs",
     "NnblipError": "errors",
     "NnblipWarning": "errors",
     "RemoteError": "errors",
@@ -39,7 +41,7 @@ _NAMES = {
     "total_effect": "effects",
 }
 __all__ = [
-    "BlipVQA", "Example", "NnblipError", "NnblipWarning", "RemoteError", "Site", "attribution_trace",
+    "BlipVQA", "Example", "Job", "NnblipError", "NnblipWarning", "RemoteError", "Site", "attribution_trace",
     "causal_trace", "datasets", "demo", "effects", "gamma", "indirect_effect", "knock_out", "noise", "plot",
     "relevance", "results", "sites", "sweep", "total_effect",
 ]  # fmt: skip

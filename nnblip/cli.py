@@ -1,4 +1,4 @@
-"""The command: `nnblip trace`, `answer`, `sweep`, `check`, `doctor`, `serve`. Only calls what a user could call."""
+"""The command: `nnblip trace`, `answer`, `sweep`, `check`, `doctor`, `jobs`, `serve`. Only what a user could call."""
 
 from __future__ import annotations
 
@@ -262,6 +262,52 @@ def doctor() -> int:
     from nnblip.doctor import examine
 
     return 0 if examine(print) else 1
+
+
+jobs = App(name="jobs", help="Traces that a server works on or has done: list them, fetch one.")
+app.command(jobs)
+
+
+@jobs.default
+def list_jobs() -> None:
+    """List the jobs that were submitted on this machine, newest first."""
+    from nnblip.jobs import known
+
+    for job in known():
+        try:
+            status = job.status
+        except NnblipError as error:
+            status = str(error).partition(";")[0]
+        print(f"{job.id}  {job.submitted}  {status}  {job.questions[0]!r} ({len(job.questions)} questions)")
+
+
+@jobs.command
+def fetch(
+    id: str,
+    /,
+    *,
+    out: Path = Path("result.zarr"),
+    timeout: float = 1800.0,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Wait for a job and write its result.
+
+    Parameters
+    ----------
+    id
+        As `nnblip jobs` lists it.
+    out
+        The result, a name that ends in .zarr.
+    timeout
+        Seconds to wait at most.
+    overwrite
+        Replace what is there.
+    """
+    from nnblip import results
+    from nnblip.jobs import Job
+
+    results.save(Job.load(id).result(timeout), out, overwrite=overwrite)
+    print(f"Wrote {out}")
 
 
 @app.command

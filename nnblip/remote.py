@@ -249,7 +249,7 @@ def faults(backend: RemoteBackend | None) -> Iterator[None]:
     except NnblipError:
         raise
     except ServerSays as error:
-        raise RemoteError(without_key(_said(str(error), where))) from None
+        raise RemoteError(without_key(explained(str(error), where))) from None
     except (ConnectionRefusedError, httpx.ConnectError, httpx.ConnectTimeout, TimeoutError) as error:
         raise RemoteError(f"no server answers at {where} ({_short(error)}); {SERVE}") from None
     except websocket.WebSocketBadStatusException as error:
@@ -271,7 +271,7 @@ def _short(error: BaseException) -> str:
     return without_key(f"{type(error).__name__}: {error}"[:300])
 
 
-def _said(text: str, where: str) -> str:
+def explained(text: str, where: str) -> str:
     """What the server says, with what to do about it."""
     low = text.lower()
     if "api key" in low or "401" in low or "403" in low:

@@ -13,7 +13,7 @@ from nnblip.errors import NnblipError
 from nnblip.inputs import Example
 from nnblip.measure import Asked, measure
 from nnblip.noise import Noise
-from nnblip.request import each, labelled
+from nnblip.request import each, labelled, several
 from nnblip.settings import Settings
 from nnblip.sites import TEXT_COMPONENTS
 
@@ -41,7 +41,8 @@ def causal_trace(
     progress: bool | None = None,
     remote: bool | None = None,
     timeout: float | None = None,
-) -> xr.DataTree:
+    blocking: bool = True,
+) -> Any:
     """Restore every state, one at a time, and measure how much of the answer returns.
 
     One pass of the model per (example, draw, ν) computes the whole map; the image
@@ -81,13 +82,14 @@ def causal_trace(
         remote: run on an NDIF server, one request for each example, which brings the image and
             the seed and takes back the numbers; by default if the model was made so.
         timeout: seconds after which a request is given up; half an hour if None.
+        blocking: if not, send one request for all examples to the server and do not wait for it.
 
     Returns:
         The tree of the design (README, "Results"): nodes `/clean`, `/corrupted`, one for each
         component with dims (example, nu, draw, kind, layer, token), one for its heads if
         their kinds are asked for, `/cells` if cells are; variables `probability`,
         `log_probability`, `logit_difference`, float32. The attribute `direction` says what
-        the numbers of restored nodes mean.
+        the numbers of restored nodes mean. If not `blocking`, a `nnblip.Job`.
 
     Raises:
         NnblipError: for a bad setting or example, with its number.
@@ -95,6 +97,12 @@ def causal_trace(
     """
     settings = Settings.of(nu, draws, noise, seed, kinds, components, cells, direction, freeze, max_rows, noise_at,
                            regions, knock_out)  # fmt: skip
+    if not blocking:
+        from nnblip.jobs import Job
+
+        if not (model.remote if remote is None else remote):
+            raise NnblipError("blocking=False: only a trace on a server can be left alone, with remote=True")
+        return Job.submit(model, [Example.of(example) for example in several(examples)], settings)
     traced = each(examples, settings, partial(trace_example, model, settings, remote=remote, timeout=timeout), progress)
     return tree_of(model, settings, traced)
 
