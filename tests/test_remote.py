@@ -180,6 +180,7 @@ def test_a_server_that_is_not_ready(monkeypatch):
     ("says", "expected"),
     [
         ("Failed to send request: Invalid API key.", "refuses the credentials"),
+        ("Could not deploy this model. No such repo\nTraceback: ...", "cannot serve this model"),
         ("it has no module at 'model.text_encoder'", "not the one that this client knows"),
         ("Your request payload could not be read (EOFError)", "versions differ"),
         ("Failed to send request: 413 Request Entity Too Large", "too large"),

@@ -28,6 +28,7 @@ class Server:
         python = os.environ.get("NNBLIP_SERVER_PYTHON")
         if not python:
             pytest.fail("NNBLIP_SERVER_PYTHON is not set: run scripts/test-remote")
+        assert self.process is None or self.process.poll() is not None, "it runs already"
         began = time.monotonic()
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         with self.log.open("wb") as log:

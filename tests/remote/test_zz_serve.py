@@ -14,7 +14,7 @@ def test_loopback_only_and_nothing_left(server):
     mine = set(server.processes())
     assert mine
     listening = {c.laddr.ip for c in psutil.net_connections("inet") if c.pid in mine and c.status == "LISTEN"}
-    assert listening <= {"127.0.0.1", "::1"}, listening
+    assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, listening
     python = os.environ["NNBLIP_SERVER_PYTHON"]
     second = subprocess.run(
         [python, "-m", "nnblip", "serve", "--port", str(server.port)], cwd="/", timeout=60,
