@@ -278,9 +278,7 @@ def explained(text: str, where: str) -> str:
         return f"the server {where} refuses the credentials ({text}); set NDIF_API_KEY, or `nnsight login`"
     if "could not deploy this model" in low:
         line = next(line for line in text.splitlines() if "deploy" in line.lower())
-        return (
-            f"the server {where} cannot serve this model: {line[:500]}\nIs its name right? `nnblip serve MODEL` has it"
-        )
+        return f"the server {where} cannot serve this model: {line[:500]}\nIs its name right? Try `nnblip serve MODEL`"
     if "no module at" in low:
         return f"the server's model is not the one that this client knows: {text}"
     if "payload could not be read" in low:
