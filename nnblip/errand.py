@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nnblip import errors
+from nnblip import errors, provenance
 from nnblip.contexts import CleanRun
 from nnblip.errors import NnblipError, RemoteError
 from nnblip.inputs import Encoded
@@ -84,3 +84,8 @@ def answer(model: BlipVQA, encoded: Encoded) -> tuple[list[int], float, float]:
     with torch.no_grad(), clean:
         pass
     return clean.answer_ids, clean.probability, clean.log_probability
+
+
+def weights(model: BlipVQA) -> str:
+    """On the server: a hash of the weights that it has."""
+    return provenance.weights_hash(model)

@@ -86,13 +86,23 @@ def weights_hash(model: Any) -> str:
 
 
 def fingerprint(model: Any) -> dict[str, str]:
-    """What decides about the numbers of a trace besides its settings and examples: model and code."""
+    """What decides about the numbers of a trace besides its settings and examples: model and code.
+
+    Raises:
+        RemoteError: if the model is remote, and its server cannot be asked.
+    """
+    if model.remote:
+        from nnblip.remote import ask
+
+        weights = ask(model, "weights")
+    else:
+        weights = weights_hash(model)
     known = attributes(model)
     kept = {name: known[name] for name in ("model", "revision", "model_commit", "dtype")}
     return {
         **kept,
         "device": ", ".join(sorted({part.partition(":")[0] for part in known["device"].split(", ")})),
-        "weights": weights_hash(model),
+        "weights": weights,
         "source": source_hash(),
         **{f"version_{name}": known[f"version_{name}"] for name in ("nnblip", "nnsight", "torch", "transformers")},
     }

@@ -85,6 +85,7 @@ def sweep(
     max_rows: int | None = 256,
     progress: bool | None = None,
     retry_failed: bool = False,
+    remote: bool | None = None,
 ) -> xr.DataTree:
     """`causal_trace` over a data set, written into one zarr store example by example.
 
@@ -105,6 +106,7 @@ def sweep(
             has all that occur; where answers are not given, sorted by the answer's length first.
         progress: a bar on the terminal; by default where there is one.
         retry_failed: trace again what failed in an earlier call.
+        remote: as the model was made, which decides: a sweep's numbers are all from one place.
 
     Returns:
         The tree of the design (README, "Results"), opened lazily, with the coordinates `status`
@@ -115,6 +117,8 @@ def sweep(
         ResultError: if `out` is something else, is made with other settings, examples, model or code
             (the message shows the difference), is being written by another process, or cannot be written.
     """
+    if remote is not None and remote != model.remote:
+        raise NnblipError(f"remote={remote}: make the model with BlipVQA(..., remote={remote}) for such a sweep")
     settings = Settings.of(nu, draws, noise, seed, kinds, components, cells, direction, freeze, max_rows, noise_at,
                            regions, knock_out)  # fmt: skip
     return run_sweep(model, dataset, out, settings, progress, retry_failed).tree

@@ -94,6 +94,17 @@ def test_an_answer(there, local, stock):
     assert far.probability == pytest.approx(here.probability, abs=1e-6)
 
 
+def test_a_sweep_asks_the_server_for_its_weights(there, local, stock):
+    from nnblip import provenance
+
+    assert provenance.fingerprint(there)["weights"] == provenance.fingerprint(local)["weights"]
+
+
+def test_a_sweep_is_where_its_model_is(local, tmp_path):
+    with pytest.raises(nnblip.NnblipError, match="remote=True"):
+        nnblip.sweep(local, nnblip.demo.examples()[:1], tmp_path / "x.zarr", remote=True)
+
+
 def test_an_error_of_ours_comes_back_as_what_it_is(there, stock):
     example = nnblip.demo.examples()[0]
     given = nnblip.Example(example.image, example.question, partner=example.image)
