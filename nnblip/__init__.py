@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from nnblip.attribution import attribution_trace
     from nnblip.edges import knock_out
     from nnblip.effects import gamma, indirect_effect, relevance, total_effect
-    from nnblip.errors import NnblipError, NnblipWarning
+    from nnblip.errors import NnblipError, NnblipWarning, RemoteError
     from nnblip.inputs import Example
+    from nnblip.jobs import Job
     from nnblip.model import BlipVQA
     from nnblip.sites import Site
     from nnblip.sweeping import sweep
@@ -25,8 +26,10 @@ _MODULES = ("datasets", "demo", "effects", "noise", "plot", "results", "sites")
 _NAMES = {
     "BlipVQA": "model",
     "Example": "inputs",
+    "Job": "jobs",
     "NnblipError": "errors",
     "NnblipWarning": "errors",
+    "RemoteError": "errors",
     "Site": "sites",
     "attribution_trace": "attribution",
     "causal_trace": "trace",
@@ -38,9 +41,9 @@ _NAMES = {
     "total_effect": "effects",
 }
 __all__ = [
-    "BlipVQA", "Example", "NnblipError", "NnblipWarning", "Site", "attribution_trace", "causal_trace", "datasets",
-    "demo", "effects", "gamma", "indirect_effect", "knock_out", "noise", "plot", "relevance", "results", "sites",
-    "sweep", "total_effect",
+    "BlipVQA", "Example", "Job", "NnblipError", "NnblipWarning", "RemoteError", "Site", "attribution_trace",
+    "causal_trace", "datasets", "demo", "effects", "gamma", "indirect_effect", "knock_out", "noise", "plot",
+    "relevance", "results", "sites", "sweep", "total_effect",
 ]  # fmt: skip
 
 

@@ -14,7 +14,8 @@ import xarray as xr
 from nnblip import provenance, results
 from nnblip.errors import InputError, NnblipError
 from nnblip.inputs import Example
-from nnblip.request import Settings, example_coords
+from nnblip.request import example_coords
+from nnblip.settings import Settings
 from nnblip.sites import TEXT_COMPONENTS, describe
 from nnblip.store import LAYOUT
 from nnblip.trace import trace_example, tree_of

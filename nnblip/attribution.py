@@ -25,10 +25,12 @@ from nnblip.engine import Forward
 from nnblip.errors import whole
 from nnblip.inputs import Example
 from nnblip.interventions import States, skip_vision
+from nnblip.measure import Asked, Measured, Ready, stack
 from nnblip.noise import Noise
 from nnblip.outcome import outcome_of
 from nnblip.plan import make_plans
-from nnblip.request import Ready, Settings, each, stack
+from nnblip.request import each, labelled
+from nnblip.settings import Settings
 from nnblip.sites import HEAD_KINDS, KINDS, TEXT_COMPONENTS, Cell
 
 if TYPE_CHECKING:
@@ -97,7 +99,8 @@ def attribution_trace(
 def _example(
     model: BlipVQA, example: Example, settings: Settings, steps: int, sample: int, tick: Any
 ) -> tuple[results.Traced, np.ndarray]:
-    ready = Ready.of(model, example, settings)
+    asked = Asked.of(model, example, settings)
+    ready = Ready.of(model, asked, settings)
     shape = (len(settings.nu), settings.draws)
     corrupted, restored = np.empty((3, *shape), np.float32), np.empty((3, *shape, len(ready.cells)), np.float32)
     correlation = np.empty(shape)
@@ -125,7 +128,10 @@ def _example(
             known = all(len(x) > 1 and np.ptp(x) > 0 for x in pair)
             correlation[level, draw] = spearmanr(*pair).statistic if known else np.nan
             tick()
-    return ready.traced(model, corrupted, restored), correlation
+    found = Measured(
+        ready.answer_ids, ready.predicted, ready.rival, stack(ready.clean_outcome)[:, 0], corrupted, restored
+    )
+    return labelled(model, example, settings, asked.encoded, found), correlation
 
 
 def _exact(model: BlipVQA, ready: Ready, noisy: Forward, cells: Sequence[Cell]) -> np.ndarray:

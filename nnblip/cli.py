@@ -1,4 +1,4 @@
-"""The command: `nnblip trace`, `answer`, `sweep`, `check`, `doctor`. Only calls what a user could call."""
+"""The command: `nnblip trace`, `answer`, `sweep`, `check`, `doctor`, `jobs`, `serve`. Only what a user could call."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ def trace(
     max_rows: int = 256,
     out: Path = Path("nnblip-out"),
     overwrite: Annotated[bool, Parameter(negative="")] = False,
+    remote: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Trace where the answer comes from; write the result and its pictures.
 
@@ -83,6 +84,8 @@ def trace(
         Folder for result.zarr and the pictures.
     overwrite
         Replace what an earlier run wrote there.
+    remote
+        On the NDIF server that NDIF_HOST names.
     """
     from nnblip import demo, plot, results
     from nnblip.effects import indirect_effect
@@ -98,7 +101,7 @@ def trace(
     files = {name: out / name for name in (*names, *(f"{name}.png" for name in drawn))}
     _may_write(out, files.values(), overwrite)
     example = demo.examples()[0] if question is None else Example(str(image), question, answer)
-    blip = _load(model, device, dtype)
+    blip = _load(model, device, dtype, remote)
     tree = causal_trace(
         blip, [example], nu, draws, noise, seed=seed, kinds=kinds, max_rows=max_rows,
         components=(*drawn, *TEXT_COMPONENTS), regions=regions if drawn else None,
@@ -118,7 +121,14 @@ def trace(
 
 @app.command
 def answer(
-    image: Path, question: str, /, *, model: str | None = None, device: str = "auto", dtype: str = "float32"
+    image: Path,
+    question: str,
+    /,
+    *,
+    model: str | None = None,
+    device: str = "auto",
+    dtype: str = "float32",
+    remote: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Print what the model answers, and how probable it finds that.
 
@@ -134,8 +144,10 @@ def answer(
         auto, cpu, cuda, cuda:1, ...
     dtype
         float32, bfloat16 or float16.
+    remote
+        On the NDIF server that NDIF_HOST names.
     """
-    found = _load(model, device, dtype).answer(image, question)
+    found = _load(model, device, dtype, remote).answer(image, question)
     print(f"{found.text}  {found.probability:.4f}")
 
 
@@ -160,6 +172,7 @@ def sweep(
     type: str | None = None,
     correct_only: Annotated[bool, Parameter(negative="")] = False,
     retry_failed: Annotated[bool, Parameter(negative="")] = False,
+    remote: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Trace a whole data set into one store; stopped at any moment, the same command goes on.
 
@@ -203,9 +216,11 @@ def sweep(
         Leave out what the model answers wrongly.
     retry_failed
         Trace again what failed before.
+    remote
+        On the NDIF server that NDIF_HOST names.
     """
     from nnblip import datasets, processes
-    from nnblip.request import Settings
+    from nnblip.settings import Settings
     from nnblip.sites import TEXT_COMPONENTS
     from nnblip.sweeping import run_sweep
 
@@ -215,7 +230,7 @@ def sweep(
         examples = examples.where(question_type=type)
     if n is not None:
         examples = examples.sample(n, seed)
-    blip = _load(model, processes.device(device), dtype)
+    blip = _load(model, processes.device(device), dtype, remote)
     if correct_only:
         examples = datasets.correct(blip, examples)
         if processes.rank() == 0:
@@ -249,6 +264,70 @@ def doctor() -> int:
     return 0 if examine(print) else 1
 
 
+jobs = App(name="jobs", help="Traces that a server works on or has done: list them, fetch one.")
+app.command(jobs)
+
+
+@jobs.default
+def list_jobs() -> None:
+    """List the jobs that were submitted on this machine, newest first."""
+    from nnblip.jobs import known
+
+    for job in known():
+        try:
+            status = job.status
+        except NnblipError as error:
+            status = str(error).partition(";")[0]
+        print(f"{job.id}  {job.submitted}  {status}  {job.questions[0]!r} ({len(job.questions)} questions)")
+
+
+@jobs.command
+def fetch(
+    id: str,
+    /,
+    *,
+    out: Path = Path("result.zarr"),
+    timeout: float = 1800.0,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Wait for a job and write its result.
+
+    Parameters
+    ----------
+    id
+        As `nnblip jobs` lists it.
+    out
+        The result, a name that ends in .zarr.
+    timeout
+        Seconds to wait at most.
+    overwrite
+        Replace what is there.
+    """
+    from nnblip import results
+    from nnblip.jobs import Job
+
+    results.save(Job.load(id).result(timeout), out, overwrite=overwrite)
+    print(f"Wrote {out}")
+
+
+@app.command
+def serve(model: str | None = None, /, *, port: int = 8001, dtype: str = "float32") -> int:
+    """Serve a model on this machine with a real NDIF (pip install 'nnblip[serve]', Python 3.12 or newer).
+
+    Parameters
+    ----------
+    model
+        A hub id or folder; by default the small model that ships with nnblip.
+    port
+        Of 127.0.0.1, the only address at which it listens.
+    dtype
+        float32, bfloat16 or float16.
+    """
+    from nnblip.serving.command import serve as run
+
+    return run(model, port, dtype)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; bad input is one line on stderr and exit code 2."""
     warnings.showwarning = _one_line_warning  # type: ignore[assignment]
@@ -267,10 +346,10 @@ def _one_line_warning(message: Warning | str, category: type[Warning], *_: Any) 
         print(f"nnblip: warning: {message}", file=sys.stderr)
 
 
-def _load(model: str | None, device: str, dtype: str) -> BlipVQA:
+def _load(model: str | None, device: str, dtype: str, remote: bool = False) -> BlipVQA:
     from nnblip.model import BlipVQA
 
-    return BlipVQA(model, device_map=device, dtype=dtype)
+    return BlipVQA(model, remote=remote, device_map=device, dtype=dtype)
 
 
 def _may_write(out: Path, files: Any, overwrite: bool) -> None:

@@ -201,7 +201,8 @@ class CorruptedRun(_Run):
         self.rival = clean.rival
         embeds = clean.image_embeds if noise_at == "image_embeds" else clean_at(model, clean.encoded, noise_at)
         if isinstance(kind, Swap):
-            unit, self.rival = model.partner(partner, clean.encoded.question, clean.answer_ids, noise_at)
+            other = model.encode_partner(partner, clean.encoded.question)
+            unit, self.rival = model.partner(other, clean.answer_ids, noise_at)
         else:
             unit = unit_noise(kind, tuple(embeds.shape), seed, clean.encoded.key, draw)
         noisy = corrupt(kind, embeds, unit, check_nu(nu))

@@ -27,6 +27,10 @@ class ResultError(NnblipError):
     """A stored result or output folder that cannot be read or written."""
 
 
+class RemoteError(NnblipError):
+    """A server that cannot be reached, has failed, or cannot run what was asked; the message says what to do."""
+
+
 class NnblipWarning(UserWarning):
     """A number may not mean what it seems to; the message says why."""
 

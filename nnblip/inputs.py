@@ -86,6 +86,28 @@ class Encoded:
     key: str
     question: str = field(default="")
 
+    def __reduce__(self) -> Any:
+        # an image has at most 256 values in each colour, and travels as one byte for each
+        return _unpacked, (_packed(self.pixel_values), self.input_ids, self.tokens, self.key, self.question)
+
+
+def _packed(pixels: Tensor) -> Any:
+    """Pixel values as their different values and a byte for each pixel, bit for bit; as they are if there are more."""
+    channels = [np.unique(channel, return_inverse=True) for channel in pixels[0].numpy()]
+    if any(len(values) > 256 for values, _ in channels):
+        return pixels
+    shape = tuple(pixels.shape[1:])
+    return [values for values, _ in channels], np.stack([index.astype(np.uint8) for _, index in channels]).reshape(
+        shape
+    )
+
+
+def _unpacked(packed: Any, *rest: Any) -> Encoded:
+    if not isinstance(packed, Tensor):
+        values, indices = packed
+        packed = torch.from_numpy(np.stack([one[index] for one, index in zip(values, indices, strict=True)]))[None]
+    return Encoded(packed, *rest)
+
 
 def load_image(image: Any) -> Image.Image:
     """A path, PIL image or array as an RGB picture, turned upright by its EXIF tag.

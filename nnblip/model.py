@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +15,7 @@ from jaxtyping import Float
 from nnsight.modeling.huggingface import HuggingFaceModel
 from torch import Tensor
 
-from nnblip import contexts, decoding, demo, inputs
+from nnblip import contexts, decoding, inputs
 from nnblip.edges import Cuts
 from nnblip.errors import InputError, ModelError, SiteError, one_of
 from nnblip.inputs import Encoded
@@ -66,6 +67,8 @@ class BlipVQA(HuggingFaceModel):
         device_map: where accelerate puts the weights ("auto", "cuda:0", ...); the CPU if None.
         dtype: "float32", "bfloat16" or another floating torch dtype.
         revision: branch, tag or commit on the hub.
+        remote: build the structure from the configuration alone, without weights, and run on an
+            NDIF server (NDIF_HOST, NDIF_API_KEY, as nnsight has them) that has the same model.
         **load: further arguments of `from_pretrained`, such as `token` or `cache_dir`.
 
     Raises:
@@ -80,31 +83,67 @@ class BlipVQA(HuggingFaceModel):
         device_map: Any = None,
         dtype: str | torch.dtype = "float32",
         revision: str | None = None,
+        remote: bool = False,
         **load: Any,
     ) -> None:
         for name in ("trust_remote_code", "use_safetensors"):
             if name in load:
                 raise ModelError(f"{name}={load[name]!r}: nnblip loads safetensors only and never runs remote code")
         self.processor: Any = None
-        source = str(demo.MODEL if repo is None else repo)
+        self.remote, self.dtype = remote, _dtype(dtype)
+        source = str(Path(__file__).parent / "demo" / "model" if repo is None else repo)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*which nnsight already serves.*")
             super().__init__(
                 source,
                 revision=revision,
-                dispatch=True,
+                dispatch=not remote,
                 rename=RENAME,
                 device_map=device_map,
-                dtype=_dtype(dtype),
+                dtype=self.dtype,
                 **load,
             )
         self.name = "nnblip-demo" if repo is None else source
-        self._prove_names()
+        if remote:
+            self._module.eval()  # the server proves the names: a tree that differs is refused there
+        else:
+            self._prove_names()
 
     def _load(self, repo_id: str, *args: Any, **load: Any) -> torch.nn.Module:
         from safetensors import SafetensorError
-        from transformers import AutoConfig, AutoTokenizer, BlipForQuestionAnswering, BlipProcessor
-        from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+        from transformers import BlipForQuestionAnswering
+
+        config, where = self._read_config(repo_id, load)
+        try:
+            with _quiet_unless_terminal():
+                found: Any = BlipForQuestionAnswering.from_pretrained(
+                    repo_id, config=config, use_safetensors=True, output_loading_info=True, **{**load, **where}
+                )
+            module, info = found
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise ModelError(f"model {repo_id!r}: its weights cannot be loaded ({_first_line(error)})") from error
+        if lacking := sorted([*map(str, info["missing_keys"]), *map(str, info["mismatched_keys"])]):
+            raise ModelError(
+                f"model {repo_id!r}: {len(lacking)} weights are missing or of the wrong shape, such as {lacking[0]};"
+                " transformers would have filled them with random numbers"
+            )
+        self.processor = self._read_processor(repo_id, config, where)
+        return module.eval()
+
+    def _load_meta(self, repo_id: str, *args: Any, **load: Any) -> torch.nn.Module:
+        """The structure from the configuration alone, on torch's meta device."""
+        from nnsight.modeling.mixins.meta import MetaDevice
+        from transformers import BlipForQuestionAnswering
+
+        with MetaDevice.real():  # the processor is needed here
+            config, where = self._read_config(repo_id, load)
+            self.processor = self._read_processor(repo_id, config, where)
+        module: torch.nn.Module = BlipForQuestionAnswering(config)
+        return module.to(self.dtype)
+
+    def _read_config(self, repo_id: str, load: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """The configuration, and the arguments that say where the model's other files are. Raises `ModelError`."""
+        from transformers import AutoConfig
 
         where: dict[str, Any] = {
             "revision": self.revision,
@@ -123,19 +162,14 @@ class BlipVQA(HuggingFaceModel):
                 f"model {repo_id!r} is {config.model_type} {', '.join(architectures) or '(no architecture named)'};"
                 " nnblip needs BlipForQuestionAnswering, for example 'Salesforce/blip-vqa-base'"
             )
-        try:
-            with _quiet_unless_terminal():
-                found: Any = BlipForQuestionAnswering.from_pretrained(
-                    repo_id, config=config, use_safetensors=True, output_loading_info=True, **{**load, **where}
-                )
-            module, info = found
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise ModelError(f"model {repo_id!r}: its weights cannot be loaded ({_first_line(error)})") from error
-        if lacking := sorted([*map(str, info["missing_keys"]), *map(str, info["mismatched_keys"])]):
-            raise ModelError(
-                f"model {repo_id!r}: {len(lacking)} weights are missing or of the wrong shape, such as {lacking[0]};"
-                " transformers would have filled them with random numbers"
-            )
+        return config, where
+
+    @staticmethod
+    def _read_processor(repo_id: str, config: Any, where: dict[str, Any]) -> Any:
+        """What makes tensors of images and questions. Raises `ModelError`."""
+        from transformers import AutoTokenizer, BlipProcessor
+        from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
         try:
             images = BlipImageProcessorPil.from_pretrained(repo_id, **where)
             tokenizer = AutoTokenizer.from_pretrained(repo_id, trust_remote_code=False, **where)
@@ -144,8 +178,27 @@ class BlipVQA(HuggingFaceModel):
         side, needed = images.size.get("height"), config.vision_config.image_size
         if side != needed:
             raise ModelError(f"model {repo_id!r}: its processor makes {side} px images, the model reads {needed} px")
-        self.processor = BlipProcessor(images, tokenizer)
-        return module.eval()
+        return BlipProcessor(images, tokenizer)
+
+    # --- as a part of a request ------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        # nnsight sends the tree of names; weights stay on the server, the processor and the
+        # arguments of loading (a token of the hub may be among them) stay here
+        return {**super().__getstate__(), "processor": None, "args": (), "kwargs": {}}
+
+    @classmethod
+    def _remoteable_class(cls) -> type:
+        from nnsight.modeling.transformers import TransformersModel
+
+        return TransformersModel
+
+    def _remoteable_model_key(self) -> str:
+        # transformers 5 has no pipeline for visual question answering. With this task its pipeline
+        # falls back to the architecture that the configuration names; `image-text-to-text`, or no task
+        # at all, would silently serve another architecture. The hub is not asked: it may be a folder.
+        repo = str(Path(self.repo_id).resolve()) if Path(self.repo_id).is_dir() else self.repo_id
+        return json.dumps({"repo_id": repo, "revision": self.revision, "task": "document-question-answering"})
 
     def _prove_names(self) -> None:
         """One forward pass on a single patch: every name that nnblip promises is served, with the right shape."""
@@ -227,6 +280,14 @@ class BlipVQA(HuggingFaceModel):
         """An image and a question as the model reads them. Raises `InputError`."""
         return inputs.encode(self.processor, image, question, self.config.text_config.max_position_embeddings)
 
+    def encode_partner(self, image: Any, question: str) -> Encoded:
+        """Another image for noise "swap". Raises `InputError`, also if none is given."""
+        if image is None:
+            raise InputError(
+                "noise 'swap' needs another image: give partner=, as in nnblip.Example(..., partner=image)"
+            )
+        return self.encode(image, question)
+
     def encode_answer(self, answer: str) -> list[int]:
         """The tokens of an answer. Raises `InputError`."""
         return inputs.answer_ids(self.processor, answer, self.config.text_config.max_position_embeddings)
@@ -306,18 +367,13 @@ class BlipVQA(HuggingFaceModel):
         return decoding.decode(self._module, question_states, said, cache, cuts)
 
     def partner(
-        self, image: Any, question: str, answer_ids: Sequence[int], noise_at: str = "image_embeds"
+        self, encoded: Encoded, answer_ids: Sequence[int], noise_at: str = "image_embeds"
     ) -> tuple[Float[Tensor, "1 patch hidden"], int]:
         """For noise "swap": of another image what the noise falls on (float32, CPU), and its answer's first token.
 
         Raises:
-            InputError: if no image is given, or the model's answer there begins alike.
+            InputError: if the model's answer there begins alike.
         """
-        if image is None:
-            raise InputError(
-                "noise 'swap' needs another image: give partner=, as in nnblip.Example(..., partner=image)"
-            )
-        encoded = self.encode(image, question)
         embeds = self.image_embeds(encoded)
         other = self.own_answer(encoded, embeds)
         if other[0] == answer_ids[0]:
@@ -330,15 +386,21 @@ class BlipVQA(HuggingFaceModel):
         return embeds.float().cpu(), other[0]
 
     def text(self, ids: Sequence[int]) -> str:
-        """The text of answer tokens."""
-        return inputs.answer_text(self.processor, ids)
+        """The text of answer tokens; nothing on a server, which has no processor."""
+        return "" if self.processor is None else inputs.answer_text(self.processor, ids)
 
     def answer(self, image: Any, question: str) -> Answer:
         """What the model answers, and how probable it finds that.
 
         Raises:
             InputError: for an image or question that it cannot read.
+            RemoteError: for any fault of a remote model's server.
         """
+        if self.remote:
+            from nnblip.remote import ask
+
+            ids, probability, log_probability = ask(self, "answer", self.encode(image, question))
+            return Answer(self.text(ids), probability, log_probability, ids)
         with torch.no_grad(), self.clean(image, question) as clean:
             pass
         return Answer(clean.answer, clean.probability, clean.log_probability, clean.answer_ids)

@@ -9,6 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+#: The three numbers of every run; results have them in this order.
+NAMES = ("probability", "log_probability", "logit_difference")
+
 
 @dataclass(frozen=True)
 class Outcome:

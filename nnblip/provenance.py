@@ -15,7 +15,7 @@ PACKAGES = ("nnblip", "nnsight", "torch", "transformers", "xarray")
 #: Files and folders of the package that no number of a trace depends on. A file that is new counts.
 NO_NUMBERS = (
     "__init__", "__main__", "agenda", "attribution", "averages", "cli", "datasets", "demo", "doctor", "effects",
-    "errors", "plot", "processes", "provenance", "reading", "store", "sweeping", "verify",
+    "errors", "jobs", "plot", "processes", "provenance", "reading", "remote", "serving", "store", "sweeping", "verify",
 )  # fmt: skip
 
 
@@ -46,7 +46,7 @@ def attributes(model: Any, **settings: Any) -> dict[str, Any]:
         "revision": str(model.revision or ""),
         "model_commit": str(getattr(model.config, "_commit_hash", None) or ""),
         "dtype": str(model._module.dtype).removeprefix("torch."),
-        "device": ", ".join(where),
+        "device": "remote" if getattr(model, "remote", False) else ", ".join(where),
         **settings,
         **code(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -86,13 +86,23 @@ def weights_hash(model: Any) -> str:
 
 
 def fingerprint(model: Any) -> dict[str, str]:
-    """What decides about the numbers of a trace besides its settings and examples: model and code."""
+    """What decides about the numbers of a trace besides its settings and examples: model and code.
+
+    Raises:
+        RemoteError: if the model is remote, and its server cannot be asked.
+    """
+    if model.remote:
+        from nnblip.remote import ask
+
+        weights = ask(model, "weights")
+    else:
+        weights = weights_hash(model)
     known = attributes(model)
     kept = {name: known[name] for name in ("model", "revision", "model_commit", "dtype")}
     return {
         **kept,
         "device": ", ".join(sorted({part.partition(":")[0] for part in known["device"].split(", ")})),
-        "weights": weights_hash(model),
+        "weights": weights,
         "source": source_hash(),
         **{f"version_{name}": known[f"version_{name}"] for name in ("nnblip", "nnsight", "torch", "transformers")},
     }

@@ -15,17 +15,17 @@ import numpy as np
 import xarray as xr
 
 from nnblip.errors import NnblipError, ResultError
-from nnblip.sites import COMPONENTS, HEAD_KINDS, IMAGE_KINDS
+from nnblip.sites import CELLS_NODE, COMPONENTS, HEAD_KINDS, HEADS_NODE, IMAGE_KINDS
 
-VARIABLES = ("probability", "log_probability", "logit_difference")
+VARIABLES = ("probability", "log_probability", "logit_difference")  # `nnblip.outcome.NAMES`, without torch
 #: Dimensions of the nodes that are always there, and of a component's node.
 DIMS = {"clean": ("example",), "corrupted": ("example", "nu", "draw")}
 COMPONENT_DIMS = ("example", "nu", "draw", "kind", "layer", "token")
 #: Nodes of heads are called after the component.
-HEADS = "_heads"
+HEADS = HEADS_NODE
 HEADS_DIMS = ("example", "nu", "draw", "kind", "layer", "head", "token")
 #: The node of cells of several sites.
-CELLS = "cells"
+CELLS = CELLS_NODE
 CELLS_DIMS = ("example", "nu", "draw", "cell")
 EXAMPLE_COORDS = ("question", "answer", "predicted", "rival", "question_type", "image")
 

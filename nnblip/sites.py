@@ -32,6 +32,9 @@ KINDS = (
 IMAGE_KINDS = ("block",)
 HEAD_KINDS = ("attention_head", "crossattention_head")
 WHOLE_KINDS = tuple(kind for kind in KINDS if kind not in HEAD_KINDS)
+#: Names in results: of a component's heads, its own name and this; of cells with several sites.
+HEADS_NODE, CELLS_NODE = "_heads", "cells"
+
 #: What `freeze` can keep: a sublayer, by the kind that it adds to the stream.
 SUBLAYERS = {"attention": "attention_out", "crossattention": "crossattention_out", "mlp_out": "mlp_out"}
 

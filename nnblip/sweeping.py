@@ -24,8 +24,9 @@ from nnblip.errors import NnblipError, NnblipWarning, ResultError
 from nnblip.inputs import Example
 from nnblip.noise import Noise
 from nnblip.processes import Lock, Team, held_by_others, wait_for
-from nnblip.request import Settings, example_coords, several
+from nnblip.request import example_coords, several
 from nnblip.roles import RoleFunction
+from nnblip.settings import Settings
 from nnblip.sites import TEXT_COMPONENTS
 from nnblip.store import DONE, FAILED, PENDING, Store, create, fingerprint_of
 from nnblip.trace import attributes
@@ -86,6 +87,7 @@ def sweep(
     max_rows: int | None = 256,
     progress: bool | None = None,
     retry_failed: bool = False,
+    remote: bool | None = None,
 ) -> xr.DataTree:
     """`causal_trace` over a data set, written into one zarr store example by example.
 
@@ -106,6 +108,7 @@ def sweep(
             has all that occur; where answers are not given, sorted by the answer's length first.
         progress: a bar on the terminal; by default where there is one.
         retry_failed: trace again what failed in an earlier call.
+        remote: as the model was made, which decides: a sweep's numbers are all from one place.
 
     Returns:
         The tree of the design (README, "Results"), opened lazily, with the coordinates `status`
@@ -116,6 +119,8 @@ def sweep(
         ResultError: if `out` is something else, is made with other settings, examples, model or code
             (the message shows the difference), is being written by another process, or cannot be written.
     """
+    if remote is not None and remote != model.remote:
+        raise NnblipError(f"remote={remote}: make the model with BlipVQA(..., remote={remote}) for such a sweep")
     settings = Settings.of(nu, draws, noise, seed, kinds, components, cells, direction, freeze, max_rows, noise_at,
                            regions, knock_out, roles)  # fmt: skip
     return run_sweep(model, dataset, out, settings, progress, retry_failed).tree

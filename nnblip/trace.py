@@ -6,23 +6,20 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import xarray as xr
 
-from nnblip import engine, provenance, results
+from nnblip import provenance, results
+from nnblip.errors import NnblipError
 from nnblip.inputs import Example
+from nnblip.measure import Asked, measure
 from nnblip.noise import Noise
-from nnblip.outcome import outcome_of
-from nnblip.plan import make_plans
-from nnblip.request import Ready, Settings, each, stack
+from nnblip.request import each, labelled, several
 from nnblip.roles import RoleFunction
-from nnblip.sites import SUBLAYERS, TEXT_COMPONENTS
+from nnblip.settings import Settings
+from nnblip.sites import TEXT_COMPONENTS
 
 if TYPE_CHECKING:
     from nnblip.model import BlipVQA
-
-#: A row of the image encoder needs as much memory as so many of the question encoder.
-IMAGE_ROW = 16
 
 
 def causal_trace(
@@ -44,7 +41,10 @@ def causal_trace(
     roles: RoleFunction | None = None,
     max_rows: int | None = 256,
     progress: bool | None = None,
-) -> xr.DataTree:
+    remote: bool | None = None,
+    timeout: float | None = None,
+    blocking: bool = True,
+) -> Any:
     """Restore every state, one at a time, and measure how much of the answer returns.
 
     One pass of the model per (example, draw, ν) computes the whole map; the image
@@ -83,20 +83,31 @@ def causal_trace(
         max_rows: at most so many rows in a pass; smaller is slower and needs less memory.
             Of rows that pass through the image encoder there are 16 times fewer.
         progress: a bar on the terminal; by default where there is one.
+        remote: run on an NDIF server, one request for each example, which brings the image and
+            the seed and takes back the numbers; by default if the model was made so.
+        timeout: seconds after which a request is given up; half an hour if None.
+        blocking: if not, send one request for all examples to the server and do not wait for it.
 
     Returns:
         The tree of the design (README, "Results"): nodes `/clean`, `/corrupted`, one for each
         component with dims (example, nu, draw, kind, layer, token), one for its heads if
         their kinds are asked for, `/cells` if cells are; variables `probability`,
         `log_probability`, `logit_difference`, float32. The attribute `direction` says what
-        the numbers of restored nodes mean.
+        the numbers of restored nodes mean. If not `blocking`, a `nnblip.Job`.
 
     Raises:
         NnblipError: for a bad setting or example, with its number.
+        RemoteError: for any fault of the server.
     """
     settings = Settings.of(nu, draws, noise, seed, kinds, components, cells, direction, freeze, max_rows, noise_at,
                            regions, knock_out, roles)  # fmt: skip
-    traced = each(examples, settings, partial(trace_example, model, settings), progress)
+    if not blocking:
+        from nnblip.jobs import Job
+
+        if not (model.remote if remote is None else remote):
+            raise NnblipError("blocking=False: only a trace on a server can be left alone, with remote=True")
+        return Job.submit(model, [Example.of(example) for example in several(examples)], settings)
+    traced = each(examples, settings, partial(trace_example, model, settings, remote=remote, timeout=timeout), progress)
     return tree_of(model, settings, traced)
 
 
@@ -116,31 +127,25 @@ def attributes(model: BlipVQA, settings: Settings) -> dict[str, Any]:
 
 
 def trace_example(
-    model: BlipVQA, settings: Settings, example: Example, tick: Callable[[], object] = lambda: None
+    model: BlipVQA,
+    settings: Settings,
+    example: Example,
+    tick: Callable[[], object] = lambda: None,
+    remote: bool | None = None,
+    timeout: float | None = None,
 ) -> results.Traced:
-    """All numbers of one example; `tick` is called after each pass."""
-    ready = Ready.of(model, example, settings)
-    cells = ready.cells
-    plans = make_plans(
-        cells, ready.extent.layers, settings.max_rows, engine.least_rows(ready.extent),
-        IMAGE_ROW if ready.forward.runs_vision else 1,
-    )  # fmt: skip
-    frozen = frozenset(SUBLAYERS[name] for name in settings.freeze)
-    corrupted = np.empty((3, len(settings.nu), settings.draws), np.float32)
-    restored = np.empty((3, len(settings.nu), settings.draws, len(cells)), np.float32)
-    for draw in range(settings.draws):
-        for level, nu in enumerate(settings.nu):
-            base, donor = ready.noisy(model, settings, nu, draw), ready.clean
-            if settings.direction == "noising":
-                donor, logits = engine.run_alone(model, base)
-                base = ready.forward
-                corrupted[:, level, draw] = stack(outcome_of(logits, ready.answer_ids, ready.rival))[:, 0]
-            for plan in plans:
-                rows = stack(engine.run_plan(model, base, ready.rival, donor, plan, frozen))
-                if settings.direction == "denoising":
-                    corrupted[:, level, draw] = rows[:, 0]
-                for row, cell in enumerate(plan.cells):
-                    if cell is not None:
-                        restored[:, level, draw, cell] = rows[:, row]
+    """All numbers of one example; `tick` is called after each pass, or for all of them after a request."""
+    asked = Asked.of(model, example, settings)
+    if model.remote if remote is None else remote:
+        from nnblip import errand
+        from nnblip.remote import TIMEOUT, ask
+
+        (answer,) = ask(model, "traces", settings.sent(), [asked], timeout=timeout or TIMEOUT)
+        found = errand.measured(answer)
+        for _ in range(settings.draws * len(settings.nu)):
             tick()
-    return ready.traced(model, corrupted, restored)
+    elif model.remote:
+        raise NnblipError("remote=False: this model has no weights here, it was made with remote=True")
+    else:
+        found = measure(model, settings, asked, tick)
+    return labelled(model, example, settings, asked.encoded, found)

@@ -261,11 +261,17 @@ def main() -> None:
     parser.add_argument(
         "--all-cells", action="store_true", help=f"one by one means all cells, not {Bench.sample} a round"
     )
+    parser.add_argument("--remote", action="store_true", help="instead: what a request costs (needs nnblip[serve])")
     parser.add_argument("--only-memory", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_grad_enabled(False)
     warnings.simplefilter("ignore", NnblipWarning)  # random weights never end their answer
     random.seed(0)
+    if args.remote:
+        import bench_remote
+
+        bench_remote.main()
+        return
     if args.only_memory:
         print(json.dumps(only_memory(args.model, args.dtype[0], args.device)))
         return

@@ -1,0 +1,72 @@
+"""What a remote trace costs over the same local one: `scripts/bench.py --remote`, or this file.
+
+Starts a server of its own, so it runs in an environment with nnblip[serve].
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from nnsight.schema.config import CONFIG
+
+import nnblip
+from nnblip import remote
+from nnblip.serving.command import model_key
+from nnblip.serving.stack import Stack, free_port
+
+
+def main(rounds: int = 15) -> None:
+    stack = Stack([model_key(None)], free_port())
+    began = time.perf_counter()
+    stack.start()
+    try:
+        ready = time.perf_counter() - began
+        CONFIG.API.HOST = stack.url
+        _report(stack, ready, rounds)
+    finally:
+        stack.stop()
+
+
+def _report(stack: Stack, ready: float, rounds: int) -> None:
+    examples = nnblip.demo.examples()[:1]
+    far, here = nnblip.BlipVQA(remote=True), nnblip.BlipVQA()
+    made: list[remote.Backend] = []
+    stock = remote.Backend.__init__
+
+    def noted(self: remote.Backend, *args: Any, **options: Any) -> None:
+        made.append(self)
+        stock(self, *args, **options)
+
+    remote.Backend.__init__ = noted  # type: ignore[method-assign]
+    print(f"from serve to ready   {ready:8.1f} s")
+    print(f"memory of the stack   {stack.memory() / 2**20:8.0f} MiB (shared pages once), {len(stack.left())} processes")
+    for draws in (1, 10):
+        there, local = (
+            _median(partial(nnblip.causal_trace, model, examples, draws=draws, progress=False), rounds)
+            for model in (far, here)
+        )
+        over = f"{1e3 * (there - local):+6.0f} ms"
+        print(f"draws {draws:2}: remote {there * 1e3:6.0f} ms, local {local * 1e3:6.0f} ms, over {over}")
+        made.clear()
+        nnblip.causal_trace(far, examples, draws=draws, progress=False)
+        print(f"          up {made[0].sent:,} bytes, down {made[0].received:,} bytes, {len(made)} request")
+    answer = _median(lambda: far.answer(examples[0].image, examples[0].question), rounds)
+    print(f"an answer: remote {answer * 1e3:.0f} ms")
+
+
+def _median(run: Callable[[], object], rounds: int) -> float:
+    """Seconds; the first two rounds do not count."""
+    seconds = []
+    for _ in range(rounds + 2):
+        began = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[2:])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""Requests without a server: what they bring suffices, they are small, faults are named, nothing waits for ever."""
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from nnsight.intervention.backends.remote import RemoteError as ServerSays
+from nnsight.schema.config import CONFIG
+
+import nnblip
+from nnblip import errand, remote
+from nnblip.errors import InputError, RemoteError
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def there():
+    return nnblip.BlipVQA(remote=True)
+
+
+@pytest.fixture(scope="module")
+def local():
+    return nnblip.BlipVQA()
+
+
+@pytest.fixture
+def stock(monkeypatch, tmp_path):
+    """Requests run in a Python that has nothing of ours; gives their sizes."""
+    sizes = []
+
+    def request(self, envelope, tracer):
+        (tmp_path / "request").write_bytes(blob := self._serialize(tracer))
+        command = [sys.executable, HERE / "stock_server.py", tmp_path / "request", self.model_key, tmp_path / "answer"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        sizes.append((len(blob), (tmp_path / "answer").stat().st_size))
+        return torch.load(tmp_path / "answer", weights_only=True)  # builtins and tensors, no classes of ours
+
+    monkeypatch.setattr(remote.Backend, "request", request)
+    monkeypatch.setattr(remote, "check", lambda host: None)
+    return sizes
+
+
+def assert_same(one, other):
+    assert {node.path for node in one.subtree} == {node.path for node in other.subtree}
+    for node in other.subtree:
+        for name in node.data_vars:
+            np.testing.assert_allclose(one[node.path][name], node[name], atol=2e-5, rtol=0, err_msg=node.path)
+
+
+def test_structure_without_weights(there):
+    assert {parameter.device.type for parameter in there._module.parameters()} == {"meta"}
+    assert [name for name, _ in there._module.named_parameters()] == [
+        name for name, _ in nnblip.BlipVQA()._module.named_parameters()
+    ]
+
+
+def test_the_model_key_names_what_a_stock_server_serves(there):
+    assert there.to_model_key().startswith("nnsight.modeling.transformers.TransformersModel:{")
+    assert '"task": "document-question-answering"' in there.to_model_key()
+
+
+def test_everything_a_request_needs_travels_with_it(there, local, stock):
+    """Heads, cells of several sites, a family of the user's own, frozen sublayers, cut edges."""
+    asked = dict(
+        nu=[1, 5], draws=2, progress=False, kinds=["block", "crossattention_head"], freeze=["attention"],
+        cells=lambda extent: [tuple(nnblip.Site("question_encoder", "block", 1, t) for t in range(2))],
+        knock_out=nnblip.knock_out("image_to_question", layers=[2]),
+    )  # fmt: skip
+    example = nnblip.demo.examples()[0]
+    result = nnblip.causal_trace(there, [example], **asked)
+    assert_same(result, nnblip.causal_trace(local, [example], **asked))
+    assert float(abs(result["clean"].probability - result["corrupted"].probability).max()) > 0.1
+
+
+def test_sizes_of_a_map(there, stock):
+    nnblip.causal_trace(there, nnblip.demo.examples()[:1], draws=10, progress=False)
+    ((up, down),) = stock  # one request
+    assert up < 400_000
+    assert down < 65_536
+
+
+def test_an_answer(there, local, stock):
+    example = nnblip.demo.examples()[0]
+    here, far = (model.answer(example.image, example.question) for model in (local, there))
+    assert (far.text, far.ids) == (here.text, here.ids)
+    assert far.probability == pytest.approx(here.probability, abs=1e-6)
+
+
+def test_a_sweep_asks_the_server_for_its_weights(there, local, stock):
+    from nnblip import provenance
+
+    assert provenance.fingerprint(there)["weights"] == provenance.fingerprint(local)["weights"]
+
+
+def test_a_sweep_is_where_its_model_is(local, tmp_path):
+    with pytest.raises(nnblip.NnblipError, match="remote=True"):
+        nnblip.sweep(local, nnblip.demo.examples()[:1], tmp_path / "x.zarr", remote=True)
+
+
+def test_an_error_of_ours_comes_back_as_what_it_is(there, stock):
+    example = nnblip.demo.examples()[0]
+    given = nnblip.Example(example.image, example.question, partner=example.image)
+    with pytest.raises(InputError, match="nothing to trace"):
+        nnblip.causal_trace(there, [given], noise="swap", draws=1, progress=False)
+
+
+def test_another_dtype_on_the_server_is_refused(stock):
+    model = nnblip.BlipVQA(remote=True, dtype="bfloat16")
+    with pytest.raises(nnblip.NnblipError, match="holds the model in float32, bfloat16 is asked for"):
+        model.answer(nnblip.demo.examples()[0].image, "what is the color of the circle")
+
+
+def test_another_architecture_is_refused(local):
+    class Other:
+        _module = torch.nn.Linear(1, 1)
+
+    with pytest.raises(nnblip.NnblipError, match="serves Linear"):
+        errand.opened(errand.run(Other(), errand.answer))
+
+
+def test_the_modules_that_travel_import_only_each_other():
+    package = Path(nnblip.__file__).parent
+    for module in remote.MODULES[1:]:
+        for node in ast.parse((package / f"{module}.py").read_text()).body:
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nnblip"):
+                inner = node.module.removeprefix("nnblip").removeprefix(".")
+                wanted = [inner] if inner else [name.name for name in node.names]
+                assert set(wanted) <= set(remote.MODULES), f"{module} imports {wanted}"
+
+
+def test_pixel_values_travel_bit_for_bit(local):
+    import pickle
+
+    encoded = local.encode(nnblip.demo.examples()[0].image, "what is the color of the circle")
+    again = pickle.loads(pickle.dumps(encoded))
+    assert torch.equal(encoded.pixel_values, again.pixel_values)
+    assert (again.tokens, again.key) == (encoded.tokens, encoded.key)
+    assert len(pickle.dumps(encoded)) < encoded.pixel_values.numel() * 1.5
+
+
+# --- faults -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nobody(monkeypatch):
+    monkeypatch.setattr(CONFIG.API, "HOST", "http://127.0.0.1:9")
+
+
+def test_no_server(there, nobody):
+    began = time.monotonic()
+    with pytest.raises(RemoteError, match=r"no server answers at http://127\.0\.0\.1:9.*nnblip serve"):
+        there.answer(nnblip.demo.examples()[0].image, "what is the color of the circle")
+    assert time.monotonic() - began < 20
+
+
+def test_no_server_without_the_check(there, nobody, monkeypatch):
+    monkeypatch.setattr(remote, "check", lambda host: None)
+    with pytest.raises(RemoteError, match="nnblip serve"):
+        there.answer(nnblip.demo.examples()[0].image, "what is the color of the circle")
+
+
+def answers(monkeypatch, status, **body):
+    monkeypatch.setattr(httpx, "get", lambda *_, **__: httpx.Response(status, json=body))
+    remote.check.cache_clear()
+
+
+def test_versions_that_cannot_talk_are_named(monkeypatch):
+    answers(monkeypatch, 200, packages={"nnsight": "0.9.0"})
+    with pytest.raises(RemoteError, match=r"nnsight 0\.9\.0.*cannot talk.*install nnsight 0\.9"):
+        remote.check("http://server")
+    answers(monkeypatch, 200, packages={"nnsight": "0.8.7", "transformers": "4.50.1"})
+    with pytest.raises(RemoteError, match=r"transformers 4\.50\.1"):
+        remote.check("http://server")
+
+
+def test_a_server_that_is_not_ready(monkeypatch):
+    answers(monkeypatch, 503, detail="reconnecting")
+    with pytest.raises(RemoteError, match="not ready"):
+        remote.check("http://server")
+
+
+@pytest.mark.parametrize(
+    ("says", "expected"),
+    [
+        ("Failed to send request: Invalid API key.", "refuses the credentials"),
+        ("Could not deploy this model. No such repo\nTraceback: ...", "cannot serve this model"),
+        ("it has no module at 'model.text_encoder'", "not the one that this client knows"),
+        ("Your request payload could not be read (EOFError)", "versions differ"),
+        ("Failed to send request: 413 Request Entity Too Large", "too large"),
+        ("Traceback (most recent call last):\n  line 3\n    1 / 0\nZeroDivisionError", "1 / 0"),
+        ("something else", "nnblip serve MODEL"),
+    ],
+)
+def test_what_the_server_says_comes_with_a_remedy(says, expected):
+    with pytest.raises(RemoteError) as caught, remote.faults(None):
+        raise ServerSays(says)
+    assert expected in str(caught.value)
+
+
+def test_the_key_is_never_shown(monkeypatch):
+    monkeypatch.setattr(CONFIG.API, "APIKEY", "a-secret-key")
+    for error in (ServerSays("Invalid API key format: 'a-secret-key'"), OSError("a-secret-key")):
+        with pytest.raises(RemoteError) as caught, remote.faults(None):
+            raise error
+        assert "a-secret-key" not in str(caught.value)
+        assert caught.value.__suppress_context__
+
+
+def test_too_large_a_request_is_not_sent(there, monkeypatch):
+    monkeypatch.setattr(remote, "LARGEST", 10)
+    monkeypatch.setattr(remote, "check", lambda host: None)
+    backend = remote.Backend(there)
+    with pytest.raises(RemoteError, match="at most"), there.session(backend=backend):
+        found = 1  # noqa: F841
+
+
+def test_a_model_without_weights_does_not_trace_here(there):
+    with pytest.raises(nnblip.NnblipError, match="no weights here"):
+        nnblip.causal_trace(there, nnblip.demo.examples()[:1], remote=False, progress=False)
