@@ -71,6 +71,7 @@ def attribution_trace(
     Raises:
         NnblipError: for a bad setting or example, with its number.
     """
+    model.require_weights("attribution_trace")
     steps, sample = whole(steps, "steps", 1), whole(sample, "sample", 2)
     settings = Settings.of(nu, draws, noise, seed, kinds, components, cells, "denoising", (), None, regions=regions)
     correlations: list[np.ndarray] = []

@@ -405,6 +405,14 @@ class BlipVQA(HuggingFaceModel):
             pass
         return Answer(clean.answer, clean.probability, clean.log_probability, clean.answer_ids)
 
+    def require_weights(self, what: str) -> None:
+        """Raise `ModelError` if this model has no weights here."""
+        if self.remote:
+            raise ModelError(
+                f"{what} needs the weights here, and this model was made with remote=True; causal_trace, sweep and"
+                " model.answer run on a server so far"
+            )
+
     # --- the two contexts ----------------------------------------------------------
 
     def clean(self, image: Any, question: str, answer: str | None = None, *, knock_out: Any = ()) -> contexts.CleanRun:
@@ -421,6 +429,7 @@ class BlipVQA(HuggingFaceModel):
         Raises:
             InputError: for an image, question or answer that the model cannot read.
         """
+        self.require_weights("model.clean")
         encoded = self.encode(image, question)
         given = None if answer is None else self.encode_answer(answer)
         traced = given or self.own_answer(encoded, self.image_embeds(encoded))
@@ -463,6 +472,7 @@ class BlipVQA(HuggingFaceModel):
         Raises:
             NnblipError: for a bad ν, noise or site, or a `clean` of another model.
         """
+        self.require_weights("model.corrupt")
         return contexts.CorruptedRun(self, clean, nu, seed, draw, noise, restore, partner, noise_at, freeze, knock_out)
 
 

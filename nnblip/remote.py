@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 #: The modules that a request brings, in an order in which they can be imported.
 MODULES = (
-    "", "errors", "sites", "noise", "edges", "inputs", "plan", "outcome", "interventions", "engine", "vision",
+    "", "errors", "sites", "noise", "roles", "edges", "inputs", "plan", "outcome", "interventions", "engine", "vision",
     "contexts", "decoding", "model", "settings", "measure", "provenance", "errand",
 )  # fmt: skip
 #: Seconds: for a whole request, to connect, and of silence before the server is asked whether it lives.

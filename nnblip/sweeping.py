@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from nnblip import results
 from nnblip.agenda import Agenda
 from nnblip.datasets import open_dataset
-from nnblip.errors import NnblipError, NnblipWarning, ResultError
+from nnblip.errors import NnblipError, NnblipWarning, RemoteError, ResultError
 from nnblip.inputs import Example
 from nnblip.noise import Noise
 from nnblip.processes import Lock, Team, held_by_others, wait_for
@@ -313,6 +313,8 @@ def _one(store: Store, agenda: Agenda, number: int, total: int) -> bool:
     try:
         try:
             row = store.row(agenda.trace(number))
+        except RemoteError:  # the server is no fault of the example's
+            raise
         except Exception as error:  # an unreadable image, too little memory, ...: the rest goes on
             what = str(error) if isinstance(error, NnblipError) else f"{type(error).__name__}: {error}"
             store.fail(number, " ".join(what.split())[:1000], example_coords(agenda.examples[number]))

@@ -225,3 +225,20 @@ def test_too_large_a_request_is_not_sent(there, monkeypatch):
 def test_a_model_without_weights_does_not_trace_here(there):
     with pytest.raises(nnblip.NnblipError, match="no weights here"):
         nnblip.causal_trace(there, nnblip.demo.examples()[:1], remote=False, progress=False)
+
+
+def test_what_does_not_run_on_a_server_yet_is_refused(there):
+    example = nnblip.demo.examples()[0]
+    with pytest.raises(nnblip.NnblipError, match=r"model\.clean needs the weights here"):
+        there.clean(example.image, example.question)
+    with pytest.raises(nnblip.NnblipError, match="attribution_trace needs the weights here"):
+        nnblip.attribution_trace(there, [example])
+
+
+def test_a_fault_of_the_server_stops_a_sweep_and_marks_no_example(there, monkeypatch, tmp_path):
+    def down(*_, **__):
+        raise RemoteError("the server is gone")
+
+    monkeypatch.setattr(remote, "ask", down)
+    with pytest.raises(nnblip.NnblipError, match="the server is gone"):
+        nnblip.sweep(there, nnblip.demo.examples()[:2], tmp_path / "x.zarr", draws=1)

@@ -164,6 +164,7 @@ def _chosen(dataset: Dataset, judge: Callable[[Example], Example | str], progres
 
 
 def _own_answer(model: BlipVQA, image: object, question: str) -> list[int]:
+    model.require_weights("choosing by the model's answers")
     encoded = model.encode(image, question)
     return model.own_answer(encoded, model.image_embeds(encoded), empty=True)
 
