@@ -57,8 +57,8 @@ def test_corrupt_sees_the_noise_of_the_map(model, traced):
                 pass
             assert torch.equal(run.image_embeds, truth.noisy(nu, 2, draw))
             expected = tree["corrupted"].sel(nu=nu, draw=draw).isel(example=0)
-            assert run.probability == pytest.approx(float(expected.probability), abs=1e-6)
-            assert run.logit_difference == pytest.approx(float(expected.logit_difference), abs=1e-4)
+            assert run.probability == pytest.approx(float(expected.probability), abs=1e-4)
+            assert run.logit_difference == pytest.approx(float(expected.logit_difference), abs=1e-3)
 
 
 @pytest.mark.parametrize("kind", WHOLE_KINDS)
