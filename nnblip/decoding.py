@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nnblip.edges import Cuts
 from nnblip.errors import NnblipWarning
-from nnblip.interventions import cut_mask, dead_of
+from nnblip.interventions import dead_of, with_cut
 
 #: As many tokens as transformers' `generate` gives by default.
 MAX_ANSWER_TOKENS = 20
@@ -83,11 +83,10 @@ def _without(layers: Any, cuts: Cuts) -> Iterator[None]:
 
 def _hide(cut: Any, sublayer: str, attention: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
     start, count = _fed(attention, args, kwargs, before=sublayer == "attention")
-    name = "encoder_attention_mask" if sublayer == "crossattention" else "attention_mask"
     part = cut[start : start + count]
     if sublayer == "attention":
         part = part[:, : start + count]
-    return args, {**kwargs, name: cut_mask(kwargs.get(name), part, args[0])}
+    return args, with_cut(kwargs, sublayer, part, args[0])
 
 
 def _silence(dead: Any, sublayer: str, attention: Any, args: tuple, kwargs: dict[str, Any], output: tuple) -> tuple:

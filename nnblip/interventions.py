@@ -61,8 +61,7 @@ def cut_attention(model: BlipVQA, component: str, sublayer: str, layer: int, cut
     """Before an attention sublayer runs: its mask hides what is cut, (token, key) True."""
     attention = getattr(getattr(model, component).layer[layer], sublayer).self
     args, options = attention.inputs
-    name = "encoder_attention_mask" if sublayer == "crossattention" else "attention_mask"
-    attention.inputs = (args, {**options, name: cut_mask(options.get(name), cut, args[0])})
+    attention.inputs = (args, with_cut(options, sublayer, cut, args[0]))
 
 
 def quiet_dead(model: BlipVQA, component: str, sublayer: str, layer: int, cut: np.ndarray) -> None:
@@ -74,14 +73,15 @@ def quiet_dead(model: BlipVQA, component: str, sublayer: str, layer: int, cut: n
         model.write_state(*point, context.masked_fill(dead[:, None].to(context.device), 0))
 
 
-def cut_mask(mask: Tensor | None, cut: np.ndarray, like: Tensor) -> Float[Tensor, "... token key"]:
-    """An additive attention mask with the cut edges in it."""
-    hidden = torch.from_numpy(cut).to(like.device)
+def with_cut(options: dict[str, Any], sublayer: str, cut: np.ndarray, like: Tensor) -> dict[str, Any]:
+    """The arguments of an attention module with the cut edges in its additive mask."""
+    name = "encoder_attention_mask" if sublayer == "crossattention" else "attention_mask"
+    mask, hidden = options.get(name), torch.from_numpy(cut).to(like.device)
     if mask is None:
         mask = like.new_zeros(1, 1, *cut.shape)
     elif mask.dtype == torch.bool:
         mask = like.new_zeros(mask.shape).masked_fill(~mask, torch.finfo(like.dtype).min)
-    return mask.masked_fill(hidden, torch.finfo(like.dtype).min)
+    return {**options, name: mask.masked_fill(hidden, torch.finfo(like.dtype).min)}
 
 
 def dead_of(component: str, sublayer: str, cut: np.ndarray) -> np.ndarray:
