@@ -12,13 +12,14 @@ import numpy as np
 import xarray as xr
 
 from nnblip import provenance, results
-from nnblip.errors import InputError, NnblipError
+from nnblip.errors import InputError, NnblipError, RemoteError
+from nnblip.flight import Request
 from nnblip.inputs import Example
 from nnblip.request import example_coords
 from nnblip.settings import Settings
 from nnblip.sites import TEXT_COMPONENTS, describe
 from nnblip.store import LAYOUT
-from nnblip.trace import trace_example, tree_of
+from nnblip.trace import request, trace_example, tree_of
 from nnblip.verify import require_numbers
 
 if TYPE_CHECKING:
@@ -82,7 +83,14 @@ class Agenda:
     def trace(self, number: int, settings: Settings | None = None, tick: Callable[[], object] = int) -> xr.DataTree:
         """The tree of one example. Raises whatever goes wrong."""
         settings = settings or self.settings
-        traced = trace_example(self.model, settings, self.examples[number], tick)
+        return self._tree(number, settings, trace_example(self.model, settings, self.examples[number], tick))
+
+    def request(self, number: int) -> Request[xr.DataTree]:
+        """What gives the tree of one example from the server."""
+        one = request(self.model, self.settings, self.examples[number])
+        return Request(one.ask, lambda answer: self._tree(number, self.settings, one.read(answer)))
+
+    def _tree(self, number: int, settings: Settings, traced: results.Traced) -> xr.DataTree:
         tree = tree_of(self.model, settings, [replace(traced, id=self.ids[number])])
         require_numbers(tree)
         return tree
@@ -94,6 +102,8 @@ class Agenda:
             try:
                 tree = self.trace(number, probe)
                 break
+            except RemoteError:  # the server is no fault of the example's
+                raise
             except Exception as error:  # it is traced again in its turn, and recorded then
                 errors.append(f"example {number}: {error}")
         else:

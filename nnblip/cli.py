@@ -173,6 +173,7 @@ def sweep(
     correct_only: Annotated[bool, Parameter(negative="")] = False,
     retry_failed: Annotated[bool, Parameter(negative="")] = False,
     remote: Annotated[bool, Parameter(negative="")] = False,
+    in_flight: int = 4,
 ) -> int:
     """Trace a whole data set into one store; stopped at any moment, the same command goes on.
 
@@ -218,6 +219,8 @@ def sweep(
         Trace again what failed before.
     remote
         On the NDIF server that NDIF_HOST names.
+    in_flight
+        With --remote, how many requests are sent before the first is answered.
     """
     from nnblip import datasets, processes
     from nnblip.settings import Settings
@@ -235,7 +238,7 @@ def sweep(
         examples = datasets.correct(blip, examples)
         if processes.rank() == 0:
             print(examples.summary)
-    report = run_sweep(blip, examples, out, settings, retry_failed=retry_failed)
+    report = run_sweep(blip, examples, out, settings, retry_failed=retry_failed, in_flight=in_flight)
     if processes.rank() == 0:
         _print_sweep(report)
     return 0

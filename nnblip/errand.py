@@ -15,6 +15,7 @@ import torch
 from nnblip import errors, provenance
 from nnblip.contexts import CleanRun
 from nnblip.errors import NnblipError, RemoteError
+from nnblip.gradients import Estimated, estimate
 from nnblip.inputs import Encoded
 from nnblip.measure import Asked, Measured, measure
 from nnblip.settings import Settings
@@ -76,6 +77,28 @@ def _tensor(value: Any) -> Any:
 def measured(found: dict[str, Any]) -> Measured:
     """Here: the numbers of an example."""
     return Measured(**{name: value.numpy() if name in _ARRAYS else value for name, value in found.items()})
+
+
+def estimates(
+    model: BlipVQA, settings: Settings, asked: Sequence[Asked], steps: int, sample: int
+) -> list[dict[str, Any]]:
+    """On the server: the estimated numbers of examples."""
+    found = [estimate(model, settings, one, steps, sample) for one in asked]
+    return [
+        {name: _tensor(value) for name, value in {**vars(one.measured), "pairs": one.pairs}.items()} for one in found
+    ]
+
+
+def estimated(found: dict[str, Any]) -> Estimated:
+    """Here: the estimated numbers of an example."""
+    numbers = dict(found)
+    pairs = numbers.pop("pairs").numpy()
+    return Estimated(measured(numbers), pairs)
+
+
+def own_answers(model: BlipVQA, asked: Sequence[Encoded]) -> list[list[int]]:
+    """On the server: the model's own answers, [SEP] left out; an empty list where it answers nothing."""
+    return [model.own_answer(one, model.image_embeds(one), empty=True) for one in asked]
 
 
 def answer(model: BlipVQA, encoded: Encoded) -> tuple[list[int], float, float]:

@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import json
 import operator
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 #: The modules that a request brings, in an order in which they can be imported.
 MODULES = (
     "", "errors", "sites", "noise", "roles", "edges", "inputs", "plan", "outcome", "interventions", "engine", "vision",
-    "contexts", "decoding", "model", "settings", "measure", "provenance", "errand",
+    "contexts", "decoding", "model", "settings", "measure", "gradients", "provenance", "errand",
 )  # fmt: skip
 #: Seconds: for a whole request, to connect, and of silence before the server is asked whether it lives.
 TIMEOUT, CONNECT, SILENCE = 1800.0, 10.0, 5.0
@@ -42,6 +43,8 @@ TIMEOUT, CONNECT, SILENCE = 1800.0, 10.0, 5.0
 PATIENCE = 4
 #: Bytes: more than this is not sent. A request of nnblip's has some hundred kilobytes.
 LARGEST = 256 * 2**20
+#: What travels by value is noted in one place for all threads, so they pack their requests one after the other.
+_packing = threading.Lock()
 SERVE = "start one with `nnblip serve` and export NDIF_HOST as it says"
 
 
@@ -123,7 +126,8 @@ class Backend(RemoteBackend):
             return super().__call__(tracer)
 
     def _serialize(self, tracer: Any) -> bytes:
-        blob = payload(tracer, self.compress)
+        with _packing:
+            blob = payload(tracer, self.compress)
         self.sent = len(blob)
         if self.sent > LARGEST:
             raise RemoteError(

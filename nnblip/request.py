@@ -1,16 +1,18 @@
-"""The examples that a trace is asked about, one after the other, and what a result says of each."""
+"""The examples that a trace is asked about, here or on a server, and what a result says of each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from nnblip import results
 from nnblip.errors import NnblipError
+from nnblip.flight import Request, flights, one_by_one
 from nnblip.inputs import Encoded, Example, answer_tokens
 from nnblip.measure import Measured
 from nnblip.roles import answer_roles
@@ -20,24 +22,46 @@ from nnblip.sites import Cell, Extent, describe, grid_of
 if TYPE_CHECKING:
     from nnblip.model import BlipVQA
 
+Result = TypeVar("Result")
+
+
+def on_server(model: BlipVQA, remote: bool | None) -> bool:
+    """Whether to ask a server. Raises `NnblipError` if the weights are asked for here and are not here."""
+    if model.remote and remote is False:
+        raise NnblipError("remote=False: this model has no weights here, it was made with remote=True")
+    return model.remote if remote is None else remote
+
+
+def sending(model: BlipVQA, errand: str, *args: Any, timeout: float | None = None) -> Callable[[], Any]:
+    """A call that has a server do an errand, see `nnblip.remote.ask`."""
+    from nnblip.remote import TIMEOUT, ask
+
+    return partial(ask, model, errand, *args, timeout=timeout or TIMEOUT)
+
 
 def each(
     examples: Iterable[Any],
     settings: Settings,
-    trace: Callable[[Example, Callable[[], object]], results.Traced],
+    begin: Callable[[Example, Callable[[], object]], Request[Result]],
     progress: bool | None,
-) -> list[results.Traced]:
-    """Trace every example behind a progress bar; an error names the example."""
-    given = [Example.of(example) for example in several(examples)]
-    total = len(given) * settings.draws * len(settings.nu)
-    traced: list[results.Traced] = []
-    with tqdm(total=total, unit="pass", disable=None if progress is None else not progress) as bar:
-        for number, example in enumerate(given):
+    far: bool,
+) -> list[Result]:
+    """The result of every example, behind a progress bar; an error names the example.
+
+    Here they are traced one after the other; on a server (`far`) a few requests are in flight.
+    """
+    given, passes = [Example.of(example) for example in several(examples)], settings.draws * len(settings.nu)
+    found: dict[int, Result] = {}
+    with tqdm(total=len(given) * passes, unit="pass", disable=None if progress is None else not progress) as bar:
+        for number, result in (flights if far else one_by_one)(
+            range(len(given)), lambda number: begin(given[number], bar.update)
+        ):
             try:
-                traced.append(trace(example, bar.update))
+                found[number] = result()
             except NnblipError as error:
                 raise type(error)(f"example {number}: {error}") from error
-    return _distinct(traced)
+            bar.update(passes * far)
+    return [found[number] for number in range(len(given))]
 
 
 def labelled(model: BlipVQA, example: Example, settings: Settings, encoded: Encoded, found: Measured) -> results.Traced:
@@ -147,15 +171,3 @@ def several(examples: Iterable[Any]) -> list[Any]:
     if not given or isinstance(examples, str | dict):
         raise NnblipError(f"examples {examples!r:.100}: expected at least one (image, question)")
     return given
-
-
-def _distinct(traced: list[results.Traced]) -> list[results.Traced]:
-    """The same, if no two examples have one id."""
-    seen: set[str] = set()
-    for one in traced:
-        if one.id in seen:
-            raise NnblipError(
-                f"two examples have the id {one.id!r}: the same image and question twice, or ids that repeat"
-            )
-        seen.add(one.id)
-    return traced

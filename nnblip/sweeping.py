@@ -8,9 +8,10 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,8 @@ from tqdm.auto import tqdm
 from nnblip import results
 from nnblip.agenda import Agenda
 from nnblip.datasets import open_dataset
-from nnblip.errors import NnblipError, NnblipWarning, RemoteError, ResultError
+from nnblip.errors import NnblipError, NnblipWarning, RemoteError, ResultError, whole
+from nnblip.flight import IN_FLIGHT, flights, one_by_one
 from nnblip.inputs import Example
 from nnblip.noise import Noise
 from nnblip.processes import Lock, Team, held_by_others, wait_for
@@ -88,12 +90,14 @@ def sweep(
     progress: bool | None = None,
     retry_failed: bool = False,
     remote: bool | None = None,
+    in_flight: int = IN_FLIGHT,
 ) -> xr.DataTree:
     """`causal_trace` over a data set, written into one zarr store example by example.
 
     Stopped at any moment by any means it goes on where it was when called again, loses at most
-    the example that it was at, and ends in the arrays that it would have had in one go; its numbers are
-    `causal_trace`'s bit for bit. Under `accelerate launch` the processes share the examples.
+    the example that it was at (on a server, those in flight), and ends in the arrays that it would
+    have had in one go; its numbers are `causal_trace`'s bit for bit. Under `accelerate launch` the
+    processes share the examples.
 
     An example that cannot be traced (an unreadable image, too little memory) has `status` "failed", its
     `error` and NaN for numbers, and does not stop the rest; it is tried again with `retry_failed`.
@@ -109,6 +113,8 @@ def sweep(
         progress: a bar on the terminal; by default where there is one.
         retry_failed: trace again what failed in an earlier call.
         remote: as the model was made, which decides: a sweep's numbers are all from one place.
+        in_flight: of a remote model, how many requests are sent before the first is answered. Each result
+            is written when it arrives. Here examples are traced one after the other, whatever it is.
 
     Returns:
         The tree of the design (README, "Results"), opened lazily, with the coordinates `status`
@@ -116,6 +122,7 @@ def sweep(
 
     Raises:
         NnblipError: for a bad setting, or if no example at all can be traced.
+        RemoteError: for any fault of the server, after what has arrived is written.
         ResultError: if `out` is something else, is made with other settings, examples, model or code
             (the message shows the difference), is being written by another process, or cannot be written.
     """
@@ -123,7 +130,7 @@ def sweep(
         raise NnblipError(f"remote={remote}: make the model with BlipVQA(..., remote={remote}) for such a sweep")
     settings = Settings.of(nu, draws, noise, seed, kinds, components, cells, direction, freeze, max_rows, noise_at,
                            regions, knock_out, roles)  # fmt: skip
-    return run_sweep(model, dataset, out, settings, progress, retry_failed).tree
+    return run_sweep(model, dataset, out, settings, progress, retry_failed, in_flight).tree
 
 
 def run_sweep(
@@ -133,8 +140,10 @@ def run_sweep(
     settings: Settings,
     progress: bool | None = None,
     retry_failed: bool = False,
+    in_flight: int = IN_FLIGHT,
 ) -> Report:
     """`sweep` with settings at hand and a report of what was done. Raises as `sweep` does."""
+    whole(in_flight, "in_flight", 1)
     began, path = time.perf_counter(), Path(out)
     if path.suffix != ".zarr":
         raise ResultError(f"result {str(path)!r}: expected a name that ends in .zarr")
@@ -149,7 +158,7 @@ def run_sweep(
             _same_everywhere(team, agenda.fingerprint)
             todo = _prepare(team, path, agenda, retry_failed)
             with _stoppable() as stopped:
-                report = _work(path, agenda, todo, team, lock, progress, stopped)
+                report = _work(path, agenda, todo, team, lock, progress, stopped, in_flight)
         except OSError as error:
             raise ResultError(f"{str(path)!r} cannot be written: {error}; what is done is kept, and {GO_ON}") from error
     finally:
@@ -224,8 +233,8 @@ def _resume(path: Path, agenda: Agenda, retry_failed: bool) -> list[int]:
             f"{str(path)!r} was made otherwise, so this sweep cannot go on in it: {different}. Choose another --out,"
             " or go back to what it was made with"
         )
-    for partial in path.rglob("*.partial"):  # what a killed process was writing
-        partial.unlink(missing_ok=True)
+    for part in path.rglob("*.partial"):  # what a killed process was writing
+        part.unlink(missing_ok=True)
     found = list(damages(path))
     if shared := [damage for damage in found if not damage.examples]:
         raise ResultError(f"{str(path)!r}: {shared[0]}; every example needs it, so move the store away and start anew")
@@ -255,7 +264,14 @@ def _differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _work(
-    path: Path, agenda: Agenda, todo: list[int], team: Team, lock: Lock, progress: bool | None, stopped: threading.Event
+    path: Path,
+    agenda: Agenda,
+    todo: list[int],
+    team: Team,
+    lock: Lock,
+    progress: bool | None,
+    stopped: threading.Event,
+    in_flight: int,
 ) -> Report:
     store, total = Store(path), len(agenda.examples)
     blocks = sorted({number // store.block for number in todo})
@@ -279,15 +295,16 @@ def _work(
                 bar.update(finished - bar.n)
             return not stopped.is_set() and now - moved < STANDSTILL
 
-        for number in mine:
-            if stopped.is_set():
-                break
-            failed += not _one(store, agenda, number, total)
-            ran += 1
-            bar.update(team.size == 1 or bar.n < total)
-            if failed:
-                bar.set_postfix(failed=failed, refresh=False)
-            hear()
+        try:
+            for number, traced in _traced(agenda, mine, in_flight, stopped):
+                failed += not _one(store, agenda, number, traced)
+                ran += 1
+                bar.update(team.size == 1 or bar.n < total)
+                if failed:
+                    bar.set_postfix(failed=failed, refresh=False)
+                hear()
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(_stopped(Counter(store.status()), total)) from None
         between = time.perf_counter() - began
         if team.rank:
             lock.release()
@@ -308,21 +325,31 @@ def _work(
     return Report(path, tree, status, ran, passes, (0.0, between), errors)
 
 
-def _one(store: Store, agenda: Agenda, number: int, total: int) -> bool:
-    """Trace and store an example, or store why that is impossible."""
+def _traced(
+    agenda: Agenda, numbers: list[int], in_flight: int, stopped: threading.Event
+) -> Iterator[tuple[int, Callable[[], xr.DataTree]]]:
+    """Examples, each with what gives its tree or raises: in their order, or as a server's answers arrive."""
+
+    def go_on() -> bool:
+        return not stopped.is_set()
+
+    if agenda.model.remote:
+        return flights(numbers, agenda.request, in_flight, go_on)
+    return one_by_one(numbers, lambda number: partial(agenda.trace, number), go_on)
+
+
+def _one(store: Store, agenda: Agenda, number: int, traced: Callable[[], xr.DataTree]) -> bool:
+    """Store an example, or why it cannot be traced."""
     try:
-        try:
-            row = store.row(agenda.trace(number))
-        except RemoteError:  # the server is no fault of the example's
-            raise
-        except Exception as error:  # an unreadable image, too little memory, ...: the rest goes on
-            what = str(error) if isinstance(error, NnblipError) else f"{type(error).__name__}: {error}"
-            store.fail(number, " ".join(what.split())[:1000], example_coords(agenda.examples[number]))
-            return False
-        store.write(number, row)
-        return True
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(_stopped(Counter(store.status()), total)) from None
+        row = store.row(traced())
+    except RemoteError:  # the server is no fault of the example's
+        raise
+    except Exception as error:  # an unreadable image, too little memory, ...: the rest goes on
+        what = str(error) if isinstance(error, NnblipError) else f"{type(error).__name__}: {error}"
+        store.fail(number, " ".join(what.split())[:1000], example_coords(agenda.examples[number]))
+        return False
+    store.write(number, row)
+    return True
 
 
 def _stopped(status: Counter[str], total: int) -> str:
@@ -331,7 +358,7 @@ def _stopped(status: Counter[str], total: int) -> str:
 
 @contextmanager
 def _stoppable() -> Iterator[threading.Event]:
-    """SIGTERM, with which launchers end the other processes when one dies, lets the example at hand be finished."""
+    """SIGTERM, with which launchers end the other processes when one dies, lets the examples at hand be finished."""
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stopped

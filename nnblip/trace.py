@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from nnblip import provenance, results
+from nnblip import errand, provenance, results
 from nnblip.errors import NnblipError
+from nnblip.flight import Request
 from nnblip.inputs import Example
 from nnblip.measure import Asked, measure
 from nnblip.noise import Noise
-from nnblip.request import each, labelled, several
+from nnblip.request import each, labelled, on_server, sending, several
 from nnblip.roles import RoleFunction
 from nnblip.settings import Settings
 from nnblip.sites import TEXT_COMPONENTS
@@ -83,8 +84,8 @@ def causal_trace(
         max_rows: at most so many rows in a pass; smaller is slower and needs less memory.
             Of rows that pass through the image encoder there are 16 times fewer.
         progress: a bar on the terminal; by default where there is one.
-        remote: run on an NDIF server, one request for each example, which brings the image and
-            the seed and takes back the numbers; by default if the model was made so.
+        remote: run on an NDIF server, one request for each example, a few of them in flight; it brings
+            the image and the seed and takes back the numbers; by default if the model was made so.
         timeout: seconds after which a request is given up; half an hour if None.
         blocking: if not, send one request for all examples to the server and do not wait for it.
 
@@ -104,10 +105,11 @@ def causal_trace(
     if not blocking:
         from nnblip.jobs import Job
 
-        if not (model.remote if remote is None else remote):
+        if not on_server(model, remote):
             raise NnblipError("blocking=False: only a trace on a server can be left alone, with remote=True")
         return Job.submit(model, [Example.of(example) for example in several(examples)], settings)
-    traced = each(examples, settings, partial(trace_example, model, settings, remote=remote, timeout=timeout), progress)
+    begin = partial(request, model, settings, remote=remote, timeout=timeout)
+    traced = each(examples, settings, begin, progress, on_server(model, remote))
     return tree_of(model, settings, traced)
 
 
@@ -127,25 +129,24 @@ def attributes(model: BlipVQA, settings: Settings) -> dict[str, Any]:
 
 
 def trace_example(
+    model: BlipVQA, settings: Settings, example: Example, tick: Callable[[], object] = lambda: None
+) -> results.Traced:
+    """All numbers of one example; `tick` is called after each pass that is made here."""
+    return request(model, settings, example, tick)()
+
+
+def request(
     model: BlipVQA,
     settings: Settings,
     example: Example,
     tick: Callable[[], object] = lambda: None,
     remote: bool | None = None,
     timeout: float | None = None,
-) -> results.Traced:
-    """All numbers of one example; `tick` is called after each pass, or for all of them after a request."""
+) -> Request[results.Traced]:
+    """What gives the numbers of an example, here or on a server. Raises `NnblipError` for what cannot be read."""
     asked = Asked.of(model, example, settings)
-    if model.remote if remote is None else remote:
-        from nnblip import errand
-        from nnblip.remote import TIMEOUT, ask
-
-        (answer,) = ask(model, "traces", settings.sent(), [asked], timeout=timeout or TIMEOUT)
-        found = errand.measured(answer)
-        for _ in range(settings.draws * len(settings.nu)):
-            tick()
-    elif model.remote:
-        raise NnblipError("remote=False: this model has no weights here, it was made with remote=True")
-    else:
-        found = measure(model, settings, asked, tick)
-    return labelled(model, example, settings, asked.encoded, found)
+    label = partial(labelled, model, example, settings, asked.encoded)
+    if not on_server(model, remote):
+        return Request(partial(measure, model, settings, asked, tick), label)
+    ask = sending(model, "traces", settings.sent(), [asked], timeout=timeout)
+    return Request(ask, lambda answers: label(errand.measured(answers[0])))

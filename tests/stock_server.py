@@ -25,6 +25,7 @@ def run(request: str, key: str, answer: str) -> None:
     from nnsight.tracing.tracer import _saves, dec, inc
 
     model = HuggingFaceModel.from_model_key(key, dispatch=True, dtype="float32", device="cpu")
+    model._module.requires_grad_(False)
     for module in [name for name in sys.modules if name.partition(".")[0] in HIDDEN]:
         del sys.modules[module]
     hidden.update(HIDDEN)

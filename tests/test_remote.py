@@ -94,6 +94,24 @@ def test_an_answer(there, local, stock):
     assert far.probability == pytest.approx(here.probability, abs=1e-6)
 
 
+def test_gradients_without_weights_that_need_one(there, local, stock):
+    """The stand-in freezes the weights as NDIF does."""
+    asked = dict(nu=[1, 3], draws=2, steps=2, kinds=["block", "attention_head", "mlp_out"], progress=False)
+    examples = nnblip.demo.examples()[:1]
+    here, far = (nnblip.attribution_trace(model, examples, **asked) for model in (local, there))
+    effects = nnblip.indirect_effect(here)
+    for node in ("question_encoder", "answer_decoder", "question_encoder_heads", "answer_decoder_heads"):
+        for name, effect in effects[node].data_vars.items():
+            largest = float(abs(effect).max())
+            assert largest > 0.05
+            np.testing.assert_allclose(far[node][name], here[node][name], atol=5e-5 * max(1, largest), rtol=0)
+    np.testing.assert_allclose(far["check"].rank_correlation, here["check"].rank_correlation, atol=0.02)
+    assert float(far["check"].rank_correlation.min()) > 0.3
+    assert far["question_encoder"]["method"].item() == "integrated gradients, 2 steps"
+    ((_, down),) = stock
+    assert down < 65_536
+
+
 def test_a_sweep_asks_the_server_for_its_weights(there, local, stock):
     from nnblip import provenance
 
@@ -231,8 +249,6 @@ def test_what_does_not_run_on_a_server_yet_is_refused(there):
     example = nnblip.demo.examples()[0]
     with pytest.raises(nnblip.NnblipError, match=r"model\.clean needs the weights here"):
         there.clean(example.image, example.question)
-    with pytest.raises(nnblip.NnblipError, match="attribution_trace needs the weights here"):
-        nnblip.attribution_trace(there, [example])
 
 
 def test_a_fault_of_the_server_stops_a_sweep_and_marks_no_example(there, monkeypatch, tmp_path):
