@@ -10,7 +10,7 @@ import oracle
 import pytest
 
 import nnblip
-from nnblip import datasets
+from nnblip import datasets, errand, remote
 from nnblip.datasets import Dataset
 from nnblip.errors import InputError, NnblipError
 from nnblip.inputs import Example
@@ -167,3 +167,45 @@ def test_the_papers_selection_from_real_rows(model):
     with pytest.warns(nnblip.NnblipWarning, match="rows skipped"):
         chosen = dataset.where(question_type="color", words=7).sample(3, seed=0)
     assert len(list(chosen)) == 3 and all(e.question.startswith("what is the color of the ") for e in chosen)
+
+
+# --- on a server -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def there(model, monkeypatch):
+    """A remote model whose server is the local one; `asked` has how many questions came in each request."""
+    far = nnblip.BlipVQA(remote=True)
+    far.asked = []
+
+    def ask(_, name, *args):
+        far.asked.append(len(args[0]))
+        return errand.opened(errand.run(model, getattr(errand, name), *args))
+
+    monkeypatch.setattr(remote, "ask", ask)
+    return far
+
+
+def test_a_server_is_asked_several_questions_at_a_time(model, there, asked, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    examples = [*asked[0][:20], replace(asked[0][0], id="bad", image=str(tmp_path / "broken.png"))]
+    examples[4:4] = [replace(asked[0][1], id="answer", answer=None)]
+    here, far = (datasets.correct(one, Dataset("d", lambda: examples)) for one in (model, there))
+    assert 5 < len(list(here)) < 20
+    assert [e.id for e in far] == [e.id for e in here]
+    assert (far.left_out, far.problems, far.summary) == (here.left_out, here.problems, here.summary)
+    assert there.asked == [7, 8, 5]
+    with pytest.raises(InputError, match="bad: "):
+        datasets.correct(there, Dataset("d", lambda: examples[-1:], strict=True))
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_partners_from_a_server_are_the_same_ones(model, there, given, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    examples = [replace(e, answer=e.answer if given else None) for e in scenes(24)]
+    examples += [replace(e, id=f"bad{i}", image=str(tmp_path / "broken.png")) for i, e in enumerate(examples[:6])]
+    here, far = (datasets.partners(one, Dataset("d", lambda: examples)) for one in (model, there))
+    assert len(list(here)) > 10
+    assert [(e.id, e.extra["partner_id"]) for e in far] == [(e.id, e.extra["partner_id"]) for e in here]
+    assert (far.left_out, far.problems) == (here.left_out, here.problems)
+    assert len(there.asked) <= len(examples) and 3 < max(there.asked) <= datasets.choose.TOGETHER

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
@@ -13,13 +14,20 @@ from tqdm.auto import tqdm
 from nnblip.datasets.records import Dataset, Problem, lot, template_of
 from nnblip.datasets.vqa_accuracy import accuracy, normalized
 from nnblip.errors import InputError, whole
-from nnblip.inputs import Example
+from nnblip.inputs import Encoded, Example
 
 if TYPE_CHECKING:
     from nnblip.model import BlipVQA
 
 #: Where people disagree, an answer counts as correct from this soft accuracy on: at least two of ten gave it.
 SOFT = 0.5
+#: So many questions of a remote model make one request.
+TOGETHER = 8
+
+#: The tokens of a model's answer, or why it cannot be asked.
+Said = list[int] | InputError
+#: Gives the example if it is kept, else the reason.
+Verdict = Callable[[], Example | str]
 
 
 class Chosen(Dataset):
@@ -58,13 +66,13 @@ def correct(model: BlipVQA, dataset: Dataset | Iterable[Any], progress: bool | N
 
     Raises:
         InputError: if the data set is strict and an image or question cannot be read.
+        RemoteError: for any fault of a remote model's server, which is asked `TOGETHER` questions at a time.
     """
 
-    def judge(example: Example) -> Example | str:
+    def judge(example: Example, said: Said) -> Example | str:
         if example.answer is None:
             raise InputError("it has no answer to compare the model's with")
-        said = _own_answer(model, example.image, example.question)
-        text = model.text(said)
+        text = model.text(_tokens(said))
         ten = example.extra.get("answers")
         if ten:
             score = accuracy(text, ten)
@@ -72,7 +80,14 @@ def correct(model: BlipVQA, dataset: Dataset | Iterable[Any], progress: bool | N
         right = bool(text) and normalized(text) == normalized(example.answer)
         return example if right else f"the model answers {text!r}, not {example.answer!r}"
 
-    return _chosen(_as_dataset(dataset), judge, progress)
+    def judged(examples: Iterator[Example]) -> Iterator[tuple[Example, Verdict]]:
+        while group := list(itertools.islice(examples, TOGETHER if model.remote else 1)):
+            answers = iter(_own_answers(model, [(e.image, e.question) for e in group if e.answer is not None]))
+            for example in group:
+                yield example, partial(judge, example, [] if example.answer is None else next(answers))
+
+    dataset = _as_dataset(dataset)
+    return _chosen(dataset, judged(iter(dataset)), progress)
 
 
 def partners(
@@ -94,43 +109,49 @@ def partners(
 
     Raises:
         InputError: if the data set is strict and an image or question cannot be read.
+        RemoteError: for any fault of a remote model's server, which is asked about up to `TOGETHER` images at a time.
     """
     whole(seed, "seed", 0, InputError)
     whole(tries, "tries", 1, InputError)
     dataset = _as_dataset(dataset)
     examples = list(dataset)
     groups = [_group(examples, seed, kind) for kind in ("question", "template", "type")]
-    first_tokens: dict[tuple[str | None, str], int | None] = {}
+    known: dict[tuple[str | None, str], Said] = {}
 
-    def first_token(other: Example, question: str) -> int | None:
-        """Of the model's answer to this question on the other's image; None if there is none."""
-        key = other.id, question
-        if key not in first_tokens:
-            said = _own_answer(model, other.image, question)
-            first_tokens[key] = said[0] if said else None
-        return first_tokens[key]
+    def first_token(other: Example, question: str, later: Sequence[Example] = ()) -> int | None:
+        """Of the model's answer to this question on the other's image; None if there is none.
+
+        A server that must be asked is asked about some of the images that may come later, too.
+        """
+        if (other.id, question) not in known:
+            new = [one for one in (other, *later) if (one.id, question) not in known]
+            new = new[: TOGETHER if model.remote else 1]
+            answers = _own_answers(model, [(one.image, question) for one in new])
+            known.update(((one.id, question), said) for one, said in zip(new, answers, strict=True))
+        said = _tokens(known[other.id, question])
+        return said[0] if said else None
 
     def match(example: Example) -> Example | str:
+        others = list(itertools.islice(_candidates(example, groups), tries))
         if example.answer is None:
-            wanted = first_token(example, example.question)
+            wanted = first_token(example, example.question, others)
         else:
             model.encode(example.image, example.question)
             wanted = model.encode_answer(example.answer)[0]
         if wanted is None:
             return "the model answers nothing"
-        tried = 0
-        for other in itertools.islice(_candidates(example, groups), tries):
-            tried += 1
+        for place, other in enumerate(others):
             try:
-                found = first_token(other, example.question)
+                found = first_token(other, example.question, others[place + 1 :])
             except InputError:  # an image that cannot be read is told of when its own turn comes
                 continue
             if found not in (None, wanted):
                 extra = {**example.extra, "partner_id": other.id}
                 return replace(example, partner=other.image, extra=extra)
-        return f"no partner: the model's answer was the same on {tried} other images"
+        return f"no partner: the model's answer was the same on {len(others)} other images"
 
-    return _chosen(Dataset.of(dataset.name, examples, dataset.problems, dataset.strict), match, progress)
+    held = Dataset.of(dataset.name, examples, dataset.problems, dataset.strict)
+    return _chosen(held, ((example, partial(match, example)) for example in examples), progress)
 
 
 def _as_dataset(given: Dataset | Iterable[Any]) -> Dataset:
@@ -141,14 +162,14 @@ def _as_dataset(given: Dataset | Iterable[Any]) -> Dataset:
     return Dataset.of("examples", [replace(e, id=e.id or str(place)) for place, e in enumerate(examples)])
 
 
-def _chosen(dataset: Dataset, judge: Callable[[Example], Example | str], progress: bool | None) -> Chosen:
-    """The examples that `judge` gives back; its reason, a text, for the others."""
+def _chosen(dataset: Dataset, judged: Iterable[tuple[Example, Verdict]], progress: bool | None) -> Chosen:
+    """The examples whose verdict is one; where it is a reason, a text, they are left out."""
     kept: list[Example] = []
     left_out: list[Problem] = []
     unreadable: list[Problem] = []
-    for example in tqdm(dataset, unit="question", disable=None if progress is None else not progress):
+    for example, judge in tqdm(judged, unit="question", disable=None if progress is None else not progress):
         try:
-            verdict = judge(example)
+            verdict = judge()
         except InputError as error:
             if dataset.strict:
                 raise InputError(f"{example.id}: {error}") from error
@@ -163,10 +184,28 @@ def _chosen(dataset: Dataset, judge: Callable[[Example], Example | str], progres
     return found
 
 
-def _own_answer(model: BlipVQA, image: object, question: str) -> list[int]:
-    model.require_weights("choosing by the model's answers")
-    encoded = model.encode(image, question)
-    return model.own_answer(encoded, model.image_embeds(encoded), empty=True)
+def _own_answers(model: BlipVQA, asked: Sequence[tuple[Any, str]]) -> list[Said]:
+    """The model's answers to questions on images, or why it cannot be asked; of a server, in one request."""
+    encoded: list[Encoded | InputError] = []
+    for image, question in asked:
+        try:
+            encoded.append(model.encode(image, question))
+        except InputError as error:
+            encoded.append(error)
+    readable = [one for one in encoded if isinstance(one, Encoded)]
+    if model.remote and readable:
+        from nnblip.remote import ask
+
+        answers = iter(ask(model, "own_answers", readable))
+    else:
+        answers = iter([model.own_answer(one, model.image_embeds(one), empty=True) for one in readable])
+    return [next(answers) if isinstance(one, Encoded) else one for one in encoded]
+
+
+def _tokens(said: Said) -> list[int]:
+    if isinstance(said, InputError):
+        raise said
+    return said
 
 
 class _Groups(dict[str, list[Example]]):
