@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 from nnblip.errors import RemoteError
 
 #: So many requests are in flight at a time. A server works on one of them, while the others are on their way.
+#: Measured with a server on the same machine: 4 are 1.4 to 1.6 times as fast as 1, and 8 no faster than 4.
 IN_FLIGHT = 4
 
 Key = TypeVar("Key")

@@ -12,6 +12,7 @@ import pytest
 import nnblip
 from nnblip import datasets, errand, remote
 from nnblip.datasets import Dataset
+from nnblip.datasets.choose import TOGETHER
 from nnblip.errors import InputError, NnblipError
 from nnblip.inputs import Example
 
@@ -208,4 +209,4 @@ def test_partners_from_a_server_are_the_same_ones(model, there, given, tmp_path)
     assert len(list(here)) > 10
     assert [(e.id, e.extra["partner_id"]) for e in far] == [(e.id, e.extra["partner_id"]) for e in here]
     assert (far.left_out, far.problems) == (here.left_out, here.problems)
-    assert len(there.asked) <= len(examples) and 3 < max(there.asked) <= datasets.choose.TOGETHER
+    assert len(there.asked) <= len(examples) and 3 < max(there.asked) <= TOGETHER

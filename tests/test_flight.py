@@ -129,6 +129,34 @@ def test_errors_belong_to_their_key_and_faults_of_the_server_come_last():
     assert results == [(0, "no image"), (2, ""), (3, ""), (1, "gone")]
 
 
+def test_sessions_open_in_many_threads_and_each_gets_its_own_answer(there, monkeypatch):
+    """nnsight's tracing of the block and the packing of requests, at once in twelve threads."""
+    sizes = set()
+
+    def request(self, envelope, tracer):
+        text = tracer.info.frame.f_locals["args"][0]
+        blob = self._serialize(tracer)
+        sizes.add(len(blob) // 10_000)
+        time.sleep(0.001)
+        return {"found": {"result": f"answer to {text}"}}
+
+    monkeypatch.setattr(remote.Backend, "request", request)
+    monkeypatch.setattr(remote, "check", lambda host: None)
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        found = {
+            key: result()
+            for key, result in flights(
+                range(150), lambda key: Request(lambda: remote.ask(there, "weights", f"question {key}"), str), 12
+            )
+        }
+    finally:
+        sys.setswitchinterval(switch)
+    assert found == {key: f"answer to question {key}" for key in range(150)}
+    assert len(sizes) == 1, "what travels is the same in every request"
+
+
 # --- traces --------------------------------------------------------------------------------
 
 

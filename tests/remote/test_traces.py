@@ -8,6 +8,7 @@ import pytest
 from scenes_helper import VISIBLE, visible
 
 import nnblip
+from nnblip import remote
 from nnblip.sites import HEAD_KINDS, KINDS, Site
 
 #: Logits and log-probabilities: other builds of torch round otherwise.
@@ -90,8 +91,6 @@ def test_an_answer(far, local):
 
 
 def test_one_small_request_for_a_map(far, monkeypatch):
-    from nnblip import remote
-
     made, init = [], remote.Backend.__init__
     monkeypatch.setattr(remote.Backend, "__init__", lambda self, *a, **k: (made.append(self), init(self, *a, **k))[1])
     nnblip.causal_trace(far, nnblip.demo.examples()[:1], draws=10, progress=False)
@@ -100,25 +99,71 @@ def test_one_small_request_for_a_map(far, monkeypatch):
     assert 0 < backend.sent < 400_000
 
 
-def test_a_sweep_and_a_resumed_one(far, local, tmp_path, monkeypatch):
-    examples = nnblip.demo.examples()[:3]
-    here = nnblip.sweep(local, examples, tmp_path / "here.zarr", draws=1, progress=False)
-    from nnblip import agenda
+def test_a_sweep_with_several_in_flight_stopped_and_resumed(far, local, tmp_path, monkeypatch):
+    from nnblip.store import Store
 
-    trace, count = agenda.trace_example, iter(range(9))
+    examples = nnblip.demo.examples()[:8]
+    here = nnblip.sweep(local, examples, tmp_path / "here.zarr", draws=2, progress=False)
+    assert float(abs(here["clean"].probability - here["corrupted"].probability).max()) > VISIBLE
+    now, most, ask, count = [0], [0], remote.ask, iter(range(99))
+
+    def counted(*args, **options):
+        now[0] += 1
+        most[0] = max(most[0], now[0])
+        try:
+            return ask(*args, **options)
+        finally:
+            now[0] -= 1
 
     def stopped(*args):
-        if next(count) == 1:
+        if next(count) == 3:
             raise KeyboardInterrupt
-        return trace(*args)
+        return write(*args)
 
-    monkeypatch.setattr(agenda, "trace_example", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        nnblip.sweep(far, examples, tmp_path / "there.zarr", draws=1, progress=False)
-    there = nnblip.sweep(far, examples, tmp_path / "there.zarr", draws=1, progress=False)
-    assert list(there.status.values) == ["done"] * 3
+    monkeypatch.setattr(remote, "ask", counted)
+    write = Store.write
+    monkeypatch.setattr(Store, "write", stopped)
+    out = tmp_path / "there.zarr"
+    with pytest.raises(KeyboardInterrupt, match="3 of 8 examples finished"):
+        nnblip.sweep(far, examples, out, draws=2, progress=False, in_flight=3)
+    assert most[0] == 3
+    assert sorted(Store(out).status()) == ["done"] * 3 + ["pending"] * 5
+    there = nnblip.sweep(far, examples, out, draws=2, progress=False)
+    assert list(there.status.values) == ["done"] * 8
+    assert most[0] == 4
     for path in ("clean", "corrupted", "question_encoder", "answer_decoder"):
         np.testing.assert_allclose(there[path].probability, here[path].probability, atol=CLOSE)
+
+
+def test_several_examples_keep_their_order(far, local):
+    examples = nnblip.demo.examples()[:6]
+    here, there = (nnblip.causal_trace(model, examples, draws=1, progress=False) for model in (local, far))
+    assert list(there.question.values) == list(here.question.values)
+    assert_same(there, here)
+
+
+def test_gradients(far, local):
+    examples = nnblip.demo.examples()[:1]
+    asked = dict(nu=[1, 3], draws=2, steps=2, kinds=["block", "attention_head", "mlp_out"], progress=False)
+    asked["components"] = ["image_encoder", "question_encoder", "answer_decoder"]
+    here, there = (nnblip.attribution_trace(model, examples, **asked) for model in (local, far))
+    effects = nnblip.indirect_effect(here)
+    for node in effects.children:
+        if node not in ("clean", "corrupted", "check"):
+            for name, effect in effects[node].data_vars.items():
+                largest = float(abs(effect).max())
+                assert largest > 0.05, (node, name)
+                np.testing.assert_allclose(there[node][name], here[node][name], atol=CLOSE * largest, rtol=0)
+    np.testing.assert_allclose(there["check"].rank_correlation, here["check"].rank_correlation, atol=0.02)
+
+
+def test_choosing_by_its_answers(far, local):
+    questions = list(nnblip.datasets.generated_scenes(20, seed=77))
+    for choose in (nnblip.datasets.correct, nnblip.datasets.partners):
+        here, there = (choose(model, questions) for model in (local, far))
+        assert 5 < len(list(here)) <= 20
+        assert [(e.id, e.extra.get("partner_id")) for e in there] == [(e.id, e.extra.get("partner_id")) for e in here]
+        assert there.left_out == here.left_out
 
 
 def test_the_command(server, tmp_path):
