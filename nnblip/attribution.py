@@ -25,7 +25,7 @@ from nnblip.gradients import Estimated, estimate
 from nnblip.inputs import Example
 from nnblip.measure import Asked
 from nnblip.noise import Noise
-from nnblip.request import each, labelled, on_server, sending
+from nnblip.request import distinct, each, labelled, on_server, sending
 from nnblip.settings import Settings
 from nnblip.sites import TEXT_COMPONENTS
 
@@ -79,7 +79,7 @@ def attribution_trace(
     attrs = provenance.attributes(
         model, noise=repr(settings.noise), seed=settings.seed, draws=settings.draws, roles=repr(settings.roles)
     )
-    tree = results.build(traced, settings.nu, settings.draws, settings.kinds, attrs | {"method": method})
+    tree = results.build(distinct(traced), settings.nu, settings.draws, settings.kinds, attrs | {"method": method})
     check = xr.Dataset({"rank_correlation": (("example", "nu", "draw"), np.stack(correlations))})
     check.rank_correlation.attrs["long_name"] = f"Spearman's correlation with {sample} exact cells"
     nodes = {path: node.to_dataset(inherit=False) for path, node in tree.subtree_with_keys}

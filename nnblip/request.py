@@ -171,3 +171,15 @@ def several(examples: Iterable[Any]) -> list[Any]:
     if not given or isinstance(examples, str | dict):
         raise NnblipError(f"examples {examples!r:.100}: expected at least one (image, question)")
     return given
+
+
+def distinct(traced: Sequence[results.Traced]) -> Sequence[results.Traced]:
+    """The same, if no two examples have one id. Raises `NnblipError`."""
+    seen: set[str] = set()
+    for one in traced:
+        if one.id in seen:
+            raise NnblipError(
+                f"two examples have the id {one.id!r}: the same image and question twice, or ids that repeat"
+            )
+        seen.add(one.id)
+    return traced

@@ -64,16 +64,8 @@ class Traced:
 def build(
     traced: Sequence[Traced], nu: Sequence[float], draws: int, kinds: Sequence[str], attrs: dict[str, Any]
 ) -> xr.DataTree:
-    """The tree of the design from the numbers of each example; short questions are padded with NaN.
-
-    Raises:
-        NnblipError: if two examples have one id.
-    """
+    """The tree of the design from the numbers of each example; short questions are padded with NaN."""
     ids = [one.id for one in traced]
-    if repeated := [one for number, one in enumerate(ids) if one in ids[:number]]:
-        raise NnblipError(
-            f"two examples have the id {repeated[0]!r}: the same image and question twice, or ids that repeat"
-        )
     labels = dict.fromkeys(name for one in traced for name in one.coords)
     root = xr.Dataset(
         coords={

@@ -14,7 +14,7 @@ from nnblip.flight import Request
 from nnblip.inputs import Example
 from nnblip.measure import Asked, measure
 from nnblip.noise import Noise
-from nnblip.request import each, labelled, on_server, sending, several
+from nnblip.request import distinct, each, labelled, on_server, sending, several
 from nnblip.roles import RoleFunction
 from nnblip.settings import Settings
 from nnblip.sites import TEXT_COMPONENTS
@@ -110,7 +110,7 @@ def causal_trace(
         return Job.submit(model, [Example.of(example) for example in several(examples)], settings)
     begin = partial(request, model, settings, remote=remote, timeout=timeout)
     traced = each(examples, settings, begin, progress, on_server(model, remote))
-    return tree_of(model, settings, traced)
+    return tree_of(model, settings, distinct(traced))
 
 
 def tree_of(model: BlipVQA, settings: Settings, traced: Sequence[results.Traced]) -> xr.DataTree:
