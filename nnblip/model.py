@@ -183,9 +183,9 @@ class BlipVQA(HuggingFaceModel):
     # --- as a part of a request ------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        # nnsight sends the tree of names; weights stay on the server, the processor and the
+        # nnsight sends the tree of names; weights are on the server, the processor and the
         # arguments of loading (a token of the hub may be among them) stay here
-        return {**super().__getstate__(), "processor": None, "args": (), "kwargs": {}}
+        return {**super().__getstate__(), "processor": None, "remote": False, "args": (), "kwargs": {}}
 
     @classmethod
     def _remoteable_class(cls) -> type:
@@ -276,9 +276,20 @@ class BlipVQA(HuggingFaceModel):
 
     # --- inputs --------------------------------------------------------------------
 
-    def encode(self, image: Any, question: str) -> Encoded:
-        """An image and a question as the model reads them. Raises `InputError`."""
-        return inputs.encode(self.processor, image, question, self.config.text_config.max_position_embeddings)
+    def encode(self, image: Any, question: str | None = None) -> Encoded:
+        """An image and a question as the model reads them; what this gave is taken as it is.
+
+        Raises:
+            InputError: for what it cannot read.
+        """
+        if isinstance(image, Encoded) and question is None:
+            return image
+        if self.processor is None:
+            raise InputError(
+                "this server has nothing to read images with (PIL): call model.encode(image, question) before the"
+                " session, and give what it gives instead of both"
+            )
+        return inputs.encode(self.processor, image, question or "", self.config.text_config.max_position_embeddings)
 
     def encode_partner(self, image: Any, question: str) -> Encoded:
         """Another image for noise "swap". Raises `InputError`, also if none is given."""
@@ -301,23 +312,48 @@ class BlipVQA(HuggingFaceModel):
             "decoder_input_ids": torch.tensor([[start, *answer_ids[:-1]]]),
         }
 
+    def trace(self, *inputs: Any, remote: Any = None, **kwargs: Any) -> Any:
+        """nnsight's `trace`, of an image and a question (and `answer=`, teacher-forced).
+
+        With `remote` (by default if the model was made so) its block runs on a server.
+        """
+        plain = kwargs.get("trace", True) and not {"backend", "tracer_cls", "fn"} & kwargs.keys()
+        remote = (self.remote and plain) if remote is None else remote
+        if remote and len(inputs) == 2:  # what is needed to read them is here
+            answer = kwargs.pop("answer", None)
+            inputs, kwargs["answer"] = (self.encode(*inputs),), [] if answer is None else self.encode_answer(answer)
+        return super().trace(*inputs, remote=remote, **kwargs)
+
+    def session(self, backend: Any = None, remote: bool | str | None = None, **options: Any) -> Any:
+        """nnsight's `session`. With `remote` (by default if the model was made so) all of it is one request."""
+        return super().session(backend, (self.remote and backend is None) if remote is None else remote, **options)
+
+    def _remote_backend(self, remote: bool | str, blocking: bool, job_id: str | None, verbose: bool) -> Any:
+        from nnblip.remote import Rehearsal, for_blocks
+
+        if remote == "local":
+            return Rehearsal(self, verbose)
+        host = remote if isinstance(remote, str) else None
+        return for_blocks(self, host=host, blocking=blocking, job_id=job_id, verbose=verbose)
+
     def _batch_size(self, *args: Any, **kwargs: Any) -> int:
-        if len(args) == 2:
+        if len(args) == 2 or (args and isinstance(args[0], Encoded)):
             return 1
         if "input_ids" in kwargs:
             return len(kwargs["input_ids"])
         return super()._batch_size(*args, **kwargs)
 
     def _batch(self, invokes: list[tuple], fn: Any) -> tuple:
-        """(image, question) pairs, or a forward's own keyword arguments, as one batch. Never pads."""
+        """(image, question) pairs, what `encode` gave, or a forward's own arguments, as one batch. Never pads."""
         if not invokes:
             return super()._batch(invokes, fn)
         rows = []
         for args, kwargs in invokes:
-            if len(args) == 2:
-                answer = kwargs.pop("answer", None)
-                ids = [] if answer is None else self.encode_answer(answer)
-                rows.append({**self.forward_inputs(self.encode(*args), ids), **kwargs})
+            if len(args) == 2 or (args and isinstance(args[0], Encoded)):
+                encoded = self.encode(*args)
+                answer = kwargs.pop("answer", None) or []
+                ids = self.encode_answer(answer) if isinstance(answer, str) else answer
+                rows.append({**self.forward_inputs(encoded, ids), **kwargs})
             elif not args:
                 rows.append(kwargs)
             else:
@@ -396,44 +432,51 @@ class BlipVQA(HuggingFaceModel):
             InputError: for an image or question that it cannot read.
             RemoteError: for any fault of a remote model's server.
         """
-        if self.remote:
-            from nnblip.remote import ask
-
-            ids, probability, log_probability = ask(self, "answer", self.encode(image, question))
-            return Answer(self.text(ids), probability, log_probability, ids)
         with torch.no_grad(), self.clean(image, question) as clean:
             pass
         return Answer(clean.answer, clean.probability, clean.log_probability, clean.answer_ids)
 
+    def is_remote(self, remote: bool | None) -> bool:
+        """Whether what is asked for with this `remote` runs on a server; by default as the model was made.
+
+        Raises:
+            ModelError: if it should run here, and there are no weights here.
+        """
+        if remote is False and self.remote:
+            raise ModelError("remote=False: this model has no weights here, it was made with remote=True")
+        return self.remote if remote is None else remote
+
     def require_weights(self, what: str) -> None:
         """Raise `ModelError` if this model has no weights here."""
         if self.remote:
-            raise ModelError(
-                f"{what} needs the weights here, and this model was made with remote=True; causal_trace, sweep and"
-                " model.answer run on a server so far"
-            )
+            raise ModelError(f"{what} needs the weights here, and this model was made with remote=True")
 
     # --- the two contexts ----------------------------------------------------------
 
-    def clean(self, image: Any, question: str, answer: str | None = None, *, knock_out: Any = ()) -> contexts.CleanRun:
+    def clean(
+        self, image: Any, question: str | None = None, answer: str | None = None, *, knock_out: Any = (),
+        remote: bool | None = None, timeout: float | None = None,
+    ) -> contexts.CleanRun:  # fmt: skip
         """A context manager: run the model as it is and save its clean states.
 
         The body is nnsight code on the model, as in `model.trace(...)`.
 
         Args:
-            image: a path, a PIL image or an array.
+            image: a path, a PIL image or an array; or what `encode` gave, which has the question.
             question: its text.
             answer: the answer to trace; the model's own, with nothing knocked out, if None.
             knock_out: attention edges to cut, see `nnblip.knock_out`; one or several.
+            remote: run on an NDIF server; by default if the model was made so. States and image
+                embeddings stay there: what is wanted of them, the body saves.
+            timeout: seconds after which a server is no longer waited for; half an hour if None.
 
         Raises:
             InputError: for an image, question or answer that the model cannot read.
+            RemoteError: after the block, for any fault of the server.
         """
-        self.require_weights("model.clean")
         encoded = self.encode(image, question)
         given = None if answer is None else self.encode_answer(answer)
-        traced = given or self.own_answer(encoded, self.image_embeds(encoded))
-        return contexts.CleanRun(self, encoded, traced, knock_out)
+        return contexts.CleanRun(self, encoded, given, knock_out, self._backend(remote, timeout))
 
     def corrupt(
         self,
@@ -448,6 +491,8 @@ class BlipVQA(HuggingFaceModel):
         noise_at: str = "image_embeds",
         freeze: Iterable[str] = (),
         knock_out: Any = None,
+        remote: bool | None = None,
+        timeout: float | None = None,
     ) -> contexts.CorruptedRun:
         """A context manager: run on a damaged image, with states put back to their clean values.
 
@@ -468,12 +513,24 @@ class BlipVQA(HuggingFaceModel):
                 they are in the corrupted run, whatever is restored or edited: of the answer
                 decoder if `restore` names only states there, of the question encoder else.
             knock_out: attention edges to cut; by default those of `clean`.
+            remote, timeout: as for `clean`, whose block runs once more there for its states.
 
         Raises:
             NnblipError: for a bad ν, noise or site, or a `clean` of another model.
+            RemoteError: after the block, for any fault of the server.
         """
-        self.require_weights("model.corrupt")
-        return contexts.CorruptedRun(self, clean, nu, seed, draw, noise, restore, partner, noise_at, freeze, knock_out)
+        return contexts.CorruptedRun(
+            self, clean, nu, seed, draw, noise, restore, partner, noise_at, freeze, knock_out,
+            self._backend(remote, timeout),
+        )  # fmt: skip
+
+    def _backend(self, remote: bool | None, timeout: float | None) -> Any:
+        """What sends a run to a server; None if it runs here."""
+        if not self.is_remote(remote):
+            return None
+        from nnblip.remote import Backend
+
+        return Backend(self, timeout)
 
 
 @contextmanager

@@ -104,7 +104,7 @@ def causal_trace(
     if not blocking:
         from nnblip.jobs import Job
 
-        if not (model.remote if remote is None else remote):
+        if not model.is_remote(remote):
             raise NnblipError("blocking=False: only a trace on a server can be left alone, with remote=True")
         return Job.submit(model, [Example.of(example) for example in several(examples)], settings)
     traced = each(examples, settings, partial(trace_example, model, settings, remote=remote, timeout=timeout), progress)
@@ -136,16 +136,14 @@ def trace_example(
 ) -> results.Traced:
     """All numbers of one example; `tick` is called after each pass, or for all of them after a request."""
     asked = Asked.of(model, example, settings)
-    if model.remote if remote is None else remote:
+    if model.is_remote(remote):
         from nnblip import errand
-        from nnblip.remote import TIMEOUT, ask
+        from nnblip.remote import ask
 
-        (answer,) = ask(model, "traces", settings.sent(), [asked], timeout=timeout or TIMEOUT)
+        (answer,) = ask(model, "traces", settings.sent(), [asked], timeout=timeout)
         found = errand.measured(answer)
         for _ in range(settings.draws * len(settings.nu)):
             tick()
-    elif model.remote:
-        raise NnblipError("remote=False: this model has no weights here, it was made with remote=True")
     else:
         found = measure(model, settings, asked, tick)
     return labelled(model, example, settings, asked.encoded, found)
