@@ -184,11 +184,10 @@ def test_a_session_is_one_request(model, there, stock, seen):
 
 
 def test_a_session_on_a_server_that_cannot_read_images(there, stock, seen):
-    question = seen[1]
+    path, question = "scene.png", seen[1]
     says = r"call model\.encode\(image, question\) before the session"
     with pytest.raises(RemoteError, match=says), there.session():
-        with there.clean("scene.png", question) as clean:  # noqa: F841
-            pass
+        there.clean(path, question)
 
 
 def test_nnsights_own_rehearsal(model, seen):

@@ -5,7 +5,7 @@ from test_remote_blocks import *  # noqa: F403 - the fixtures `there` and `stock
 
 import nnblip
 
-del test_a_session_on_a_server_that_cannot_read_images  # noqa: F821 - this one can
+del test_a_session_on_a_server_that_cannot_read_images  # this server can
 
 
 def test_a_session_that_reads_images_there(model, there, server):
