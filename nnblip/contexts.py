@@ -16,12 +16,12 @@ from nnblip.engine import Forward, run_alone
 from nnblip.errors import NnblipError, SiteError, one_of
 from nnblip.inputs import Encoded
 from nnblip.interventions import States, skip_vision, write_states
-from nnblip.noise import Noise, Swap, check_nu, corrupt, get_noise, unit_noise
+from nnblip.noise import Noise, Swap, check_nu, get_noise
 from nnblip.outcome import outcome_of, rival_of
 from nnblip.plan import INPUT, Plan, Point, points, restore_in_place
 from nnblip.runs import Elsewhere, Run
 from nnblip.sites import SUBLAYERS, TEXT_COMPONENTS, Cell, Site, as_cell
-from nnblip.vision import clean_at, patch_embeds
+from nnblip.vision import clean_at, damaged
 
 if TYPE_CHECKING:
     from nnblip.model import BlipVQA
@@ -150,16 +150,14 @@ class CorruptedRun(Run):
             anew = clean.again(model)
             clean.__dict__.update(states=anew.states, _image_embeds=anew.image_embeds)
         self.rival = clean.rival
-        embeds = (
-            clean.image_embeds if self._noise_at == "image_embeds" else clean_at(model, self.encoded, self._noise_at)
-        )
-        if self._partner is not None:
-            unit, self.rival = model.partner(self._partner, self.answer_ids, self._noise_at)
-        else:
-            unit = unit_noise(self._noise, tuple(embeds.shape), self._seed, self.encoded.key, self._draw)
-        noisy = corrupt(self._noise, embeds, unit, self._nu)
         self._runs_vision = self._noise_at != "image_embeds"
-        self._image = patch_embeds(model, noisy, self._noise_at) if self._runs_vision else noisy
+        undamaged = clean_at(model, self.encoded, self._noise_at) if self._runs_vision else clean.image_embeds
+        partner = None
+        if self._partner is not None:
+            partner, self.rival = model.partner(self._partner, self.answer_ids, self._noise_at)
+        self._image = damaged(
+            model, undamaged, self._noise, self._nu, self._seed, self._draw, self.encoded.key, self._noise_at, partner
+        )
         if self._frozen:
             forward = Forward(self.encoded, self._image, self.answer_ids, self._runs_vision, self._cuts)
             self._kept, _ = run_alone(model, forward)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +13,7 @@ from jaxtyping import Float
 from nnsight.modeling.huggingface import HuggingFaceModel
 from torch import Tensor
 
-from nnblip import contexts, decoding, inputs
+from nnblip import contexts, decoding, inputs, loading
 from nnblip.edges import Cuts
 from nnblip.errors import InputError, ModelError, SiteError, one_of
 from nnblip.inputs import Encoded
@@ -90,7 +88,7 @@ class BlipVQA(HuggingFaceModel):
             if name in load:
                 raise ModelError(f"{name}={load[name]!r}: nnblip loads safetensors only and never runs remote code")
         self.processor: Any = None
-        self.remote, self.dtype = remote, _dtype(dtype)
+        self.remote, self.dtype = remote, loading.as_dtype(dtype)
         source = str(Path(__file__).parent / "demo" / "model" if repo is None else repo)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*which nnsight already serves.*")
@@ -104,81 +102,16 @@ class BlipVQA(HuggingFaceModel):
                 **load,
             )
         self.name = "nnblip-demo" if repo is None else source
-        if remote:
-            self._module.eval()  # the server proves the names: a tree that differs is refused there
-        else:
+        if not remote:  # else the server proves the names: a tree that differs is refused there
             self._prove_names()
 
-    def _load(self, repo_id: str, *args: Any, **load: Any) -> torch.nn.Module:
-        from safetensors import SafetensorError
-        from transformers import BlipForQuestionAnswering
+    def _load(self, repo_id: str, *args: Any, **options: Any) -> torch.nn.Module:
+        module, self.processor = loading.load(repo_id, self.revision, options)
+        return module
 
-        config, where = self._read_config(repo_id, load)
-        try:
-            with _quiet_unless_terminal():
-                found: Any = BlipForQuestionAnswering.from_pretrained(
-                    repo_id, config=config, use_safetensors=True, output_loading_info=True, **{**load, **where}
-                )
-            module, info = found
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise ModelError(f"model {repo_id!r}: its weights cannot be loaded ({_first_line(error)})") from error
-        if lacking := sorted([*map(str, info["missing_keys"]), *map(str, info["mismatched_keys"])]):
-            raise ModelError(
-                f"model {repo_id!r}: {len(lacking)} weights are missing or of the wrong shape, such as {lacking[0]};"
-                " transformers would have filled them with random numbers"
-            )
-        self.processor = self._read_processor(repo_id, config, where)
-        return module.eval()
-
-    def _load_meta(self, repo_id: str, *args: Any, **load: Any) -> torch.nn.Module:
-        """The structure from the configuration alone, on torch's meta device."""
-        from nnsight.modeling.mixins.meta import MetaDevice
-        from transformers import BlipForQuestionAnswering
-
-        with MetaDevice.real():  # the processor is needed here
-            config, where = self._read_config(repo_id, load)
-            self.processor = self._read_processor(repo_id, config, where)
-        module: torch.nn.Module = BlipForQuestionAnswering(config)
-        return module.to(self.dtype)
-
-    def _read_config(self, repo_id: str, load: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """The configuration, and the arguments that say where the model's other files are. Raises `ModelError`."""
-        from transformers import AutoConfig
-
-        where: dict[str, Any] = {
-            "revision": self.revision,
-            **{k: load[k] for k in ("token", "cache_dir", "subfolder") if k in load},
-        }
-        try:
-            config = AutoConfig.from_pretrained(repo_id, trust_remote_code=False, **where)
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(
-                f"model {repo_id!r}: no configuration could be read ({_first_line(error)}); expected a hub id such as"
-                " 'Salesforce/blip-vqa-base' or a folder in transformers' format"
-            ) from error
-        architectures = list(config.architectures or [])
-        if config.model_type != "blip" or "BlipForQuestionAnswering" not in architectures:
-            raise ModelError(
-                f"model {repo_id!r} is {config.model_type} {', '.join(architectures) or '(no architecture named)'};"
-                " nnblip needs BlipForQuestionAnswering, for example 'Salesforce/blip-vqa-base'"
-            )
-        return config, where
-
-    @staticmethod
-    def _read_processor(repo_id: str, config: Any, where: dict[str, Any]) -> Any:
-        """What makes tensors of images and questions. Raises `ModelError`."""
-        from transformers import AutoTokenizer, BlipProcessor
-        from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
-
-        try:
-            images = BlipImageProcessorPil.from_pretrained(repo_id, **where)
-            tokenizer = AutoTokenizer.from_pretrained(repo_id, trust_remote_code=False, **where)
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(f"model {repo_id!r}: no processor could be read ({_first_line(error)})") from error
-        side, needed = images.size.get("height"), config.vision_config.image_size
-        if side != needed:
-            raise ModelError(f"model {repo_id!r}: its processor makes {side} px images, the model reads {needed} px")
-        return BlipProcessor(images, tokenizer)
+    def _load_meta(self, repo_id: str, *args: Any, **options: Any) -> torch.nn.Module:
+        module, self.processor = loading.structure(repo_id, self.revision, options, self.dtype)
+        return module
 
     # --- as a part of a request ------------------------------------------------------
 
@@ -217,8 +150,9 @@ class BlipVQA(HuggingFaceModel):
         except (AttributeError, IndexError, KeyError, RuntimeError, ValueError) as error:
             last = list(seen)[-1] if seen else "the start"
             raise ModelError(
-                f"model {self.name!r}: after {last!r} a state that nnblip promises is missing ({_first_line(error)});"
-                " this version of transformers or nnsight is not one that nnblip was tested with"
+                f"model {self.name!r}: after {last!r} a state that nnblip promises is missing"
+                f" ({loading.first_line(error)}); this version of transformers or nnsight is not one that nnblip was"
+                " tested with"
             ) from error
         for name, shape in seen.items():
             size = self.config.vision_config.hidden_size if name.startswith("image") else text.hidden_size
@@ -531,29 +465,3 @@ class BlipVQA(HuggingFaceModel):
         from nnblip.remote import Backend
 
         return Backend(self, timeout)
-
-
-@contextmanager
-def _quiet_unless_terminal() -> Iterator[None]:
-    """transformers draws its progress bars into logs too."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    if shown and not sys.stderr.isatty():
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-def _dtype(dtype: str | torch.dtype) -> torch.dtype:
-    found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise ModelError(f"dtype {dtype!r}: expected 'float32', 'bfloat16', 'float16' or a floating torch dtype")
-    return found
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 #: The modules that a request brings, in an order in which they can be imported.
 MODULES = (
     "", "errors", "sites", "noise", "roles", "edges", "inputs", "plan", "outcome", "interventions", "engine", "vision",
-    "envelope", "runs", "contexts", "decoding", "model", "settings", "measure", "provenance", "errand",
+    "envelope", "runs", "contexts", "decoding", "loading", "model", "settings", "measure", "provenance", "errand",
 )  # fmt: skip
 #: Seconds: for a whole request, to connect, and of silence before the server is asked whether it lives.
 TIMEOUT, CONNECT, SILENCE = 1800.0, 10.0, 5.0
