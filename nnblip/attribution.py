@@ -25,7 +25,7 @@ from nnblip.gradients import Estimated, estimate
 from nnblip.inputs import Example
 from nnblip.measure import Asked
 from nnblip.noise import Noise
-from nnblip.request import distinct, each, labelled, on_server, sending
+from nnblip.request import distinct, each, labelled, sending
 from nnblip.settings import Settings
 from nnblip.sites import TEXT_COMPONENTS
 
@@ -73,7 +73,7 @@ def attribution_trace(
     steps, sample = whole(steps, "steps", 1), whole(sample, "sample", 2)
     settings = Settings.of(nu, draws, noise, seed, kinds, components, cells, "denoising", (), None, regions=regions)
     begin = partial(_request, model, settings, steps, sample, remote, timeout)
-    found = each(examples, settings, begin, progress, on_server(model, remote))
+    found = each(examples, settings, begin, progress, model.is_remote(remote))
     traced, correlations = zip(*found, strict=True)
     method = "attribution" if steps == 1 else f"integrated gradients, {steps} steps"
     attrs = provenance.attributes(
@@ -101,7 +101,7 @@ def _request(
         correlation = np.array([[_correlation(*pair) for pair in draws] for draws in found.pairs])
         return labelled(model, example, settings, asked.encoded, found.measured), correlation
 
-    if not on_server(model, remote):
+    if not model.is_remote(remote):
         return Request(partial(estimate, model, settings, asked, steps, sample, tick), result)
     ask = sending(model, "estimates", settings.sent(), [asked], steps, sample, timeout=timeout)
     return Request(ask, lambda answers: result(errand.estimated(answers[0])))

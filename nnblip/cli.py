@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,12 +14,10 @@ from cyclopts import App, CycloptsError, Parameter
 from nnblip.errors import InputError, NnblipError, NnblipWarning, ResultError
 
 if TYPE_CHECKING:
-    import xarray as xr
-
     from nnblip.model import BlipVQA
-    from nnblip.sweeping import Report
 
 Many = Parameter(consume_multiple=True, negative_iterable="")
+Flag = Annotated[bool, Parameter(negative="")]
 
 app = App(
     name="nnblip",
@@ -29,6 +28,46 @@ app = App(
 )
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """Which model, and where it runs."""
+
+    model: str | None = None
+    "A hub id or folder; by default the small model that ships with nnblip."
+    device: str = "auto"
+    "auto, cpu, cuda, cuda:1, ...; with several processes, auto gives each its own."
+    dtype: str = "float32"
+    "float32, bfloat16 or float16."
+    remote: Flag = False
+    "On the NDIF server that NDIF_HOST names."
+
+    def load(self) -> BlipVQA:
+        from nnblip import processes
+        from nnblip.model import BlipVQA
+
+        device = processes.device(self.device)
+        return BlipVQA(self.model, remote=self.remote, device_map=device, dtype=self.dtype)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Traced:
+    """What is restored, under which noise."""
+
+    draws: int = 10
+    "How many samples of the noise."
+    noise: str = "multiplicative"
+    "multiplicative, additive, uniform, scale, mean or shuffle."
+    kinds: Annotated[tuple[str, ...], Many] = ("block",)
+    "Which states of a layer."
+    max_rows: int = 256
+    "At most so many rows in one pass."
+
+
+MODEL, TRACED = Model(), Traced()
+
+
 @app.command
 def trace(
     image: Path | None = None,
@@ -36,19 +75,13 @@ def trace(
     /,
     *,
     answer: str | None = None,
-    model: str | None = None,
     nu: Annotated[tuple[float, ...], Many] = (1.0, 3.0, 5.0, 10.0),
-    draws: int = 10,
-    noise: str = "multiplicative",
-    kinds: Annotated[tuple[str, ...], Many] = ("block",),
     regions: int = 4,
     seed: int = 0,
-    device: str = "auto",
-    dtype: str = "float32",
-    max_rows: int = 256,
     out: Path = Path("nnblip-out"),
-    overwrite: Annotated[bool, Parameter(negative="")] = False,
-    remote: Annotated[bool, Parameter(negative="")] = False,
+    overwrite: Flag = False,
+    asked: Traced = TRACED,
+    model: Model = MODEL,
 ) -> None:
     """Trace where the answer comes from; write the result and its pictures.
 
@@ -60,34 +93,18 @@ def trace(
         A question about it.
     answer
         The answer to trace; by default the model's own.
-    model
-        A hub id or folder; by default the small model that ships with nnblip.
     nu
         Noise factors, such as --nu 1 3 5 10.
-    draws
-        How many samples of the noise.
-    noise
-        multiplicative, additive, uniform, scale, mean or shuffle.
-    kinds
-        Which states of a layer.
     regions
         A grid of so many by so many regions of the picture is restored too; 0 for none.
     seed
         Seed of the noise.
-    device
-        auto, cpu, cuda, cuda:1, ...
-    dtype
-        float32, bfloat16 or float16.
-    max_rows
-        At most so many rows in one pass.
     out
         Folder for result.zarr and the pictures.
     overwrite
         Replace what an earlier run wrote there.
-    remote
-        On the NDIF server that NDIF_HOST names.
     """
-    from nnblip import demo, plot, results
+    from nnblip import demo, plot, printing, results
     from nnblip.effects import indirect_effect
     from nnblip.inputs import Example
     from nnblip.sites import TEXT_COMPONENTS
@@ -97,25 +114,24 @@ def trace(
         raise InputError("give both an image and a question, or neither for a bundled scene")
     names = ["result.zarr", "question_encoder.png", "answer_decoder.png", "gamma.png"]
     # the image encoder has block states only: asked for other kinds alone, it has no map
-    drawn = ["image_encoder"] * (regions > 0 and "block" in kinds)
+    drawn = ["image_encoder"] * (regions > 0 and "block" in asked.kinds)
     files = {name: out / name for name in (*names, *(f"{name}.png" for name in drawn))}
     _may_write(out, files.values(), overwrite)
     example = demo.examples()[0] if question is None else Example(str(image), question, answer)
-    blip = _load(model, device, dtype, remote)
     tree = causal_trace(
-        blip, [example], nu, draws, noise, seed=seed, kinds=kinds, max_rows=max_rows,
-        components=(*drawn, *TEXT_COMPONENTS), regions=regions if drawn else None,
+        model.load(), [example], nu, asked.draws, asked.noise, seed=seed, kinds=asked.kinds,
+        components=(*drawn, *TEXT_COMPONENTS), regions=regions if drawn else None, max_rows=asked.max_rows,
     )  # fmt: skip
     results.save(tree, files["result.zarr"], overwrite=overwrite)
     shown = 5.0 if 5.0 in tree.nu else float(tree.nu.max())
     for name in ("question_encoder", "answer_decoder"):
-        plot.heatmap(tree, name, nu=shown, kind=kinds[0]).savefig(files[f"{name}.png"], dpi=200)
-    plot.gamma(tree, kind=kinds[0]).savefig(files["gamma.png"], dpi=200)
+        plot.heatmap(tree, name, nu=shown, kind=asked.kinds[0]).savefig(files[f"{name}.png"], dpi=200)
+    plot.gamma(tree, kind=asked.kinds[0]).savefig(files["gamma.png"], dpi=200)
     for name in drawn:  # single regions are little against much noise: at the ν at which they do most
         effect = indirect_effect(tree)[name].probability.mean("draw")
         nu_of_most = float(effect.max([dim for dim in effect.dims if dim != "nu"]).idxmax("nu"))
         plot.picture(tree, example.image, nu=nu_of_most).savefig(files[f"{name}.png"], dpi=200)
-    _print_trace(tree, str(example.image), shown)
+    printing.trace(tree, str(example.image), shown)
     print("Wrote " + ", ".join(map(str, files.values())))
 
 
@@ -125,10 +141,7 @@ def answer(
     question: str,
     /,
     *,
-    model: str | None = None,
-    device: str = "auto",
-    dtype: str = "float32",
-    remote: Annotated[bool, Parameter(negative="")] = False,
+    model: Model = MODEL,
 ) -> None:
     """Print what the model answers, and how probable it finds that.
 
@@ -138,16 +151,8 @@ def answer(
         A picture.
     question
         A question about it.
-    model
-        A hub id or folder; by default the small model that ships with nnblip.
-    device
-        auto, cpu, cuda, cuda:1, ...
-    dtype
-        float32, bfloat16 or float16.
-    remote
-        On the NDIF server that NDIF_HOST names.
     """
-    found = _load(model, device, dtype, remote).answer(image, question)
+    found = model.load().answer(image, question)
     print(f"{found.text}  {found.probability:.4f}")
 
 
@@ -159,21 +164,15 @@ def sweep(
     images: str | None = None,
     n: int | None = None,
     seed: int = 0,
-    model: str | None = None,
     nu: Annotated[tuple[float, ...], Many] = (5.0,),
-    draws: int = 10,
-    noise: str = "multiplicative",
-    kinds: Annotated[tuple[str, ...], Many] = ("block",),
-    device: str = "auto",
-    dtype: str = "float32",
-    max_rows: int = 256,
     out: Path = Path("results.zarr"),
-    strict: Annotated[bool, Parameter(negative="")] = False,
+    strict: Flag = False,
     type: str | None = None,
-    correct_only: Annotated[bool, Parameter(negative="")] = False,
-    retry_failed: Annotated[bool, Parameter(negative="")] = False,
-    remote: Annotated[bool, Parameter(negative="")] = False,
+    correct_only: Flag = False,
+    retry_failed: Flag = False,
     in_flight: int = 4,
+    asked: Traced = TRACED,
+    model: Model = MODEL,
 ) -> int:
     """Trace a whole data set into one store; stopped at any moment, the same command goes on.
 
@@ -191,22 +190,8 @@ def sweep(
         Take so many of its examples, drawn with the seed; all by default.
     seed
         Seed of the noise, and of the choice of --n.
-    model
-        A hub id or folder; by default the small model that ships with nnblip.
     nu
         Noise factors, such as --nu 1 3 5 10.
-    draws
-        How many samples of the noise.
-    noise
-        multiplicative, additive, uniform, scale, mean or shuffle.
-    kinds
-        Which states of a layer.
-    device
-        auto, cpu, cuda, cuda:1, ...; with several processes, auto gives each its own.
-    dtype
-        float32, bfloat16 or float16.
-    max_rows
-        At most so many rows in one pass.
     out
         The store, a name that ends in .zarr. One that is there must be of this same sweep.
     strict
@@ -217,30 +202,30 @@ def sweep(
         Leave out what the model answers wrongly.
     retry_failed
         Trace again what failed before.
-    remote
-        On the NDIF server that NDIF_HOST names.
     in_flight
         With --remote, how many requests are sent before the first is answered.
     """
-    from nnblip import datasets, processes
+    from nnblip import datasets, printing, processes
     from nnblip.settings import Settings
     from nnblip.sites import TEXT_COMPONENTS
     from nnblip.sweeping import run_sweep
 
-    settings = Settings.of(nu, draws, noise, seed, kinds, TEXT_COMPONENTS, None, "denoising", (), max_rows)
+    settings = Settings.of(
+        nu, asked.draws, asked.noise, seed, asked.kinds, TEXT_COMPONENTS, None, "denoising", (), asked.max_rows
+    )
     examples = datasets.open_dataset(dataset, images=images, strict=strict)
     if type is not None:
         examples = examples.where(question_type=type)
     if n is not None:
         examples = examples.sample(n, seed)
-    blip = _load(model, processes.device(device), dtype, remote)
+    blip = model.load()
     if correct_only:
         examples = datasets.correct(blip, examples)
         if processes.rank() == 0:
             print(examples.summary)
     report = run_sweep(blip, examples, out, settings, retry_failed=retry_failed, in_flight=in_flight)
     if processes.rank() == 0:
-        _print_sweep(report)
+        printing.sweep(report)
     return 0
 
 
@@ -291,7 +276,7 @@ def fetch(
     *,
     out: Path = Path("result.zarr"),
     timeout: float = 1800.0,
-    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    overwrite: Flag = False,
 ) -> None:
     """Wait for a job and write its result.
 
@@ -349,12 +334,6 @@ def _one_line_warning(message: Warning | str, category: type[Warning], *_: Any) 
         print(f"nnblip: warning: {message}", file=sys.stderr)
 
 
-def _load(model: str | None, device: str, dtype: str, remote: bool = False) -> BlipVQA:
-    from nnblip.model import BlipVQA
-
-    return BlipVQA(model, remote=remote, device_map=device, dtype=dtype)
-
-
 def _may_write(out: Path, files: Any, overwrite: bool) -> None:
     """Say that a folder cannot be written before the work, not after it."""
     there = [str(path) for path in files if path.exists()]
@@ -367,63 +346,6 @@ def _may_write(out: Path, files: Any, overwrite: bool) -> None:
         probe.unlink()
     except OSError as error:
         raise ResultError(f"folder {str(out)!r} cannot be written: {error.strerror or error}") from error
-
-
-def _print_trace(tree: xr.DataTree, image: str, shown: float) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from nnblip import effects
-
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-    clean = float(tree["clean"].probability[0])
-    console.print(f"[bold]{tree.question.item()}[/bold]  ({image})", soft_wrap=True)
-    console.print(f"Answer: [bold]{tree.answer.item()}[/bold], probability {clean:.4f} clean\n")
-
-    ladder = Table(
-        "ν", "corrupted", "total effect", "best restored", "Γ question encoder", "Γ answer decoder", box=None
-    )
-    gamma = effects.gamma(tree).mean(("example", "draw")).isel(kind=0)
-    for nu in tree.nu.values:
-        corrupted = float(tree["corrupted"].probability.sel(nu=nu).mean())
-        best = effects.strongest(tree, 1, nu=nu)[0]
-        shares = [f"{float(gamma[name].sel(nu=nu)):.3f}" for name in ("question_encoder", "answer_decoder")]
-        ladder.add_row(f"{nu:g}", f"{corrupted:.4f}", f"{clean - corrupted:+.4f}", f"{best.probability:.4f}", *shares)
-    console.print(ladder)
-
-    strongest = Table("component", "kind", "layer", "token", "restored", "indirect effect", "relevance", box=None)
-    for site in effects.strongest(tree, 10, nu=shown):
-        token = f"{site.token} {site.token_text}"
-        numbers = [f"{site.probability:.4f}", f"{site.indirect_effect:+.4f}", f"{site.relevance:.3f}"]
-        strongest.add_row(site.component, site.kind, str(site.layer), token, *numbers)
-    console.print(f"\nStrongest sites at ν = {shown:g}, mean of {tree.sizes['draw']} draws")
-    console.print(strongest)
-
-
-def _print_sweep(report: Report) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from nnblip import effects
-
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-    done, failed, skipped = report.status["done"], report.status["failed"], len(report.problems)
-    console.print(f"{done} examples done, {failed} failed, {skipped} rows of the data set left out")
-    for what, several in (("failed", [f"{i}: {e}" for i, e in report.errors.items()]), ("left out", report.problems)):
-        for one in several[:5]:
-            console.print(f"  {what}: {one}", soft_wrap=True, markup=False)
-        if len(several) > 5:
-            console.print(f"  and {len(several) - 5} more")
-    console.print(f"This run: {report.ran} examples, {report.passes} passes, {report.seconds[0]:.1f} s\n")
-    effect = effects.total_effect(report.tree)["corrupted"].probability.mean("draw")
-    types = report.tree.coords["question_type"].astype(object)
-    table = Table("question type", "examples", *(f"total effect, ν = {nu:g}" for nu in effect.nu.values), box=None)
-    for kind in dict.fromkeys(types.values.tolist()):
-        of_kind = effect.isel(example=(types == kind).values)
-        means = [f"{float(of_kind.sel(nu=nu).mean()):+.4f}" for nu in effect.nu.values]
-        table.add_row(kind or "-", str(of_kind.sizes["example"]), *means)
-    console.print(table)
-    console.print(f"\nWrote {report.out}", soft_wrap=True, markup=False)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from nnsight.schema.config import CONFIG
 from nnsight.schema.response import ResponseModel, Status
 
 from nnblip import errand, remote
+from nnblip.envelope import opened
 from nnblip.errors import NnblipError, RemoteError
 from nnblip.inputs import Encoded, Example
 from nnblip.measure import Asked
@@ -112,7 +113,7 @@ class Job:
                     f" `nnblip jobs fetch {self.id}`"
                 )
             time.sleep(LOOK)
-        found = errand.opened(self._download(response).get("found"))
+        found = opened(self._download(response).get("found"))
         return self._tree(found)
 
     def _backend(self) -> remote.RemoteBackend:

@@ -18,12 +18,12 @@ from nnblip.edges import cuts
 from nnblip.engine import Forward
 from nnblip.inputs import Encoded, Example
 from nnblip.interventions import States
-from nnblip.noise import Swap, corrupt, unit_noise
+from nnblip.noise import Swap
 from nnblip.outcome import NAMES, Outcome, outcome_of, rival_of
 from nnblip.plan import make_plans
 from nnblip.settings import Settings
 from nnblip.sites import SUBLAYERS, Cell, Extent
-from nnblip.vision import clean_at, patch_embeds
+from nnblip.vision import clean_at, damaged, patch_embeds
 
 if TYPE_CHECKING:
     from nnblip.model import BlipVQA
@@ -126,13 +126,11 @@ class Ready:
 
     def noisy(self, model: BlipVQA, settings: Settings, nu: float, draw: int) -> Forward:
         """The pass on the damaged image of one draw."""
-        unit = self.partner
-        if unit is None:
-            unit = unit_noise(settings.noise, tuple(self.undamaged.shape), settings.seed, self.encoded.key, draw)
-        damaged = corrupt(settings.noise, self.undamaged, unit, nu)
-        if self.forward.runs_vision:
-            damaged = patch_embeds(model, damaged, settings.noise_at)
-        return replace(self.forward, image=damaged)
+        image = damaged(
+            model, self.undamaged, settings.noise, nu, settings.seed, draw, self.encoded.key, settings.noise_at,
+            self.partner,
+        )  # fmt: skip
+        return replace(self.forward, image=image)
 
 
 def measure(model: BlipVQA, settings: Settings, asked: Asked, tick: Callable[[], object] = lambda: None) -> Measured:

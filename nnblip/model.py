@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +13,7 @@ from jaxtyping import Float
 from nnsight.modeling.huggingface import HuggingFaceModel
 from torch import Tensor
 
-from nnblip import contexts, decoding, inputs
+from nnblip import contexts, decoding, inputs, loading
 from nnblip.edges import Cuts
 from nnblip.errors import InputError, ModelError, SiteError, one_of
 from nnblip.inputs import Encoded
@@ -90,7 +88,7 @@ class BlipVQA(HuggingFaceModel):
             if name in load:
                 raise ModelError(f"{name}={load[name]!r}: nnblip loads safetensors only and never runs remote code")
         self.processor: Any = None
-        self.remote, self.dtype = remote, _dtype(dtype)
+        self.remote, self.dtype = remote, loading.as_dtype(dtype)
         source = str(Path(__file__).parent / "demo" / "model" if repo is None else repo)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*which nnsight already serves.*")
@@ -104,88 +102,23 @@ class BlipVQA(HuggingFaceModel):
                 **load,
             )
         self.name = "nnblip-demo" if repo is None else source
-        if remote:
-            self._module.eval()  # the server proves the names: a tree that differs is refused there
-        else:
+        if not remote:  # else the server proves the names: a tree that differs is refused there
             self._prove_names()
 
-    def _load(self, repo_id: str, *args: Any, **load: Any) -> torch.nn.Module:
-        from safetensors import SafetensorError
-        from transformers import BlipForQuestionAnswering
+    def _load(self, repo_id: str, *args: Any, **options: Any) -> torch.nn.Module:
+        module, self.processor = loading.load(repo_id, self.revision, options)
+        return module
 
-        config, where = self._read_config(repo_id, load)
-        try:
-            with _quiet_unless_terminal():
-                found: Any = BlipForQuestionAnswering.from_pretrained(
-                    repo_id, config=config, use_safetensors=True, output_loading_info=True, **{**load, **where}
-                )
-            module, info = found
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise ModelError(f"model {repo_id!r}: its weights cannot be loaded ({_first_line(error)})") from error
-        if lacking := sorted([*map(str, info["missing_keys"]), *map(str, info["mismatched_keys"])]):
-            raise ModelError(
-                f"model {repo_id!r}: {len(lacking)} weights are missing or of the wrong shape, such as {lacking[0]};"
-                " transformers would have filled them with random numbers"
-            )
-        self.processor = self._read_processor(repo_id, config, where)
-        return module.eval()
-
-    def _load_meta(self, repo_id: str, *args: Any, **load: Any) -> torch.nn.Module:
-        """The structure from the configuration alone, on torch's meta device."""
-        from nnsight.modeling.mixins.meta import MetaDevice
-        from transformers import BlipForQuestionAnswering
-
-        with MetaDevice.real():  # the processor is needed here
-            config, where = self._read_config(repo_id, load)
-            self.processor = self._read_processor(repo_id, config, where)
-        module: torch.nn.Module = BlipForQuestionAnswering(config)
-        return module.to(self.dtype)
-
-    def _read_config(self, repo_id: str, load: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """The configuration, and the arguments that say where the model's other files are. Raises `ModelError`."""
-        from transformers import AutoConfig
-
-        where: dict[str, Any] = {
-            "revision": self.revision,
-            **{k: load[k] for k in ("token", "cache_dir", "subfolder") if k in load},
-        }
-        try:
-            config = AutoConfig.from_pretrained(repo_id, trust_remote_code=False, **where)
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(
-                f"model {repo_id!r}: no configuration could be read ({_first_line(error)}); expected a hub id such as"
-                " 'Salesforce/blip-vqa-base' or a folder in transformers' format"
-            ) from error
-        architectures = list(config.architectures or [])
-        if config.model_type != "blip" or "BlipForQuestionAnswering" not in architectures:
-            raise ModelError(
-                f"model {repo_id!r} is {config.model_type} {', '.join(architectures) or '(no architecture named)'};"
-                " nnblip needs BlipForQuestionAnswering, for example 'Salesforce/blip-vqa-base'"
-            )
-        return config, where
-
-    @staticmethod
-    def _read_processor(repo_id: str, config: Any, where: dict[str, Any]) -> Any:
-        """What makes tensors of images and questions. Raises `ModelError`."""
-        from transformers import AutoTokenizer, BlipProcessor
-        from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
-
-        try:
-            images = BlipImageProcessorPil.from_pretrained(repo_id, **where)
-            tokenizer = AutoTokenizer.from_pretrained(repo_id, trust_remote_code=False, **where)
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(f"model {repo_id!r}: no processor could be read ({_first_line(error)})") from error
-        side, needed = images.size.get("height"), config.vision_config.image_size
-        if side != needed:
-            raise ModelError(f"model {repo_id!r}: its processor makes {side} px images, the model reads {needed} px")
-        return BlipProcessor(images, tokenizer)
+    def _load_meta(self, repo_id: str, *args: Any, **options: Any) -> torch.nn.Module:
+        module, self.processor = loading.structure(repo_id, self.revision, options, self.dtype)
+        return module
 
     # --- as a part of a request ------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        # nnsight sends the tree of names; weights stay on the server, the processor and the
+        # nnsight sends the tree of names; weights are on the server, the processor and the
         # arguments of loading (a token of the hub may be among them) stay here
-        return {**super().__getstate__(), "processor": None, "args": (), "kwargs": {}}
+        return {**super().__getstate__(), "processor": None, "remote": False, "args": (), "kwargs": {}}
 
     @classmethod
     def _remoteable_class(cls) -> type:
@@ -217,8 +150,9 @@ class BlipVQA(HuggingFaceModel):
         except (AttributeError, IndexError, KeyError, RuntimeError, ValueError) as error:
             last = list(seen)[-1] if seen else "the start"
             raise ModelError(
-                f"model {self.name!r}: after {last!r} a state that nnblip promises is missing ({_first_line(error)});"
-                " this version of transformers or nnsight is not one that nnblip was tested with"
+                f"model {self.name!r}: after {last!r} a state that nnblip promises is missing"
+                f" ({loading.first_line(error)}); this version of transformers or nnsight is not one that nnblip was"
+                " tested with"
             ) from error
         for name, shape in seen.items():
             size = self.config.vision_config.hidden_size if name.startswith("image") else text.hidden_size
@@ -276,9 +210,20 @@ class BlipVQA(HuggingFaceModel):
 
     # --- inputs --------------------------------------------------------------------
 
-    def encode(self, image: Any, question: str) -> Encoded:
-        """An image and a question as the model reads them. Raises `InputError`."""
-        return inputs.encode(self.processor, image, question, self.config.text_config.max_position_embeddings)
+    def encode(self, image: Any, question: str | None = None) -> Encoded:
+        """An image and a question as the model reads them; what this gave is taken as it is.
+
+        Raises:
+            InputError: for what it cannot read.
+        """
+        if isinstance(image, Encoded) and question is None:
+            return image
+        if self.processor is None:
+            raise InputError(
+                "this server has nothing to read images with (PIL): call model.encode(image, question) before the"
+                " session, and give what it gives instead of both"
+            )
+        return inputs.encode(self.processor, image, question or "", self.config.text_config.max_position_embeddings)
 
     def encode_partner(self, image: Any, question: str) -> Encoded:
         """Another image for noise "swap". Raises `InputError`, also if none is given."""
@@ -301,23 +246,48 @@ class BlipVQA(HuggingFaceModel):
             "decoder_input_ids": torch.tensor([[start, *answer_ids[:-1]]]),
         }
 
+    def trace(self, *inputs: Any, remote: Any = None, **kwargs: Any) -> Any:
+        """nnsight's `trace`, of an image and a question (and `answer=`, teacher-forced).
+
+        With `remote` (by default if the model was made so) its block runs on a server.
+        """
+        plain = kwargs.get("trace", True) and not {"backend", "tracer_cls", "fn"} & kwargs.keys()
+        remote = (self.remote and plain) if remote is None else remote
+        if remote and len(inputs) == 2:  # what is needed to read them is here
+            answer = kwargs.pop("answer", None)
+            inputs, kwargs["answer"] = (self.encode(*inputs),), [] if answer is None else self.encode_answer(answer)
+        return super().trace(*inputs, remote=remote, **kwargs)
+
+    def session(self, backend: Any = None, remote: bool | str | None = None, **options: Any) -> Any:
+        """nnsight's `session`. With `remote` (by default if the model was made so) all of it is one request."""
+        return super().session(backend, (self.remote and backend is None) if remote is None else remote, **options)
+
+    def _remote_backend(self, remote: bool | str, blocking: bool, job_id: str | None, verbose: bool) -> Any:
+        from nnblip.remote import Rehearsal, for_blocks
+
+        if remote == "local":
+            return Rehearsal(self, verbose)
+        host = remote if isinstance(remote, str) else None
+        return for_blocks(self, host=host, blocking=blocking, job_id=job_id, verbose=verbose)
+
     def _batch_size(self, *args: Any, **kwargs: Any) -> int:
-        if len(args) == 2:
+        if len(args) == 2 or (args and isinstance(args[0], Encoded)):
             return 1
         if "input_ids" in kwargs:
             return len(kwargs["input_ids"])
         return super()._batch_size(*args, **kwargs)
 
     def _batch(self, invokes: list[tuple], fn: Any) -> tuple:
-        """(image, question) pairs, or a forward's own keyword arguments, as one batch. Never pads."""
+        """(image, question) pairs, what `encode` gave, or a forward's own arguments, as one batch. Never pads."""
         if not invokes:
             return super()._batch(invokes, fn)
         rows = []
         for args, kwargs in invokes:
-            if len(args) == 2:
-                answer = kwargs.pop("answer", None)
-                ids = [] if answer is None else self.encode_answer(answer)
-                rows.append({**self.forward_inputs(self.encode(*args), ids), **kwargs})
+            if len(args) == 2 or (args and isinstance(args[0], Encoded)):
+                encoded = self.encode(*args)
+                answer = kwargs.pop("answer", None) or []
+                ids = self.encode_answer(answer) if isinstance(answer, str) else answer
+                rows.append({**self.forward_inputs(encoded, ids), **kwargs})
             elif not args:
                 rows.append(kwargs)
             else:
@@ -396,44 +366,46 @@ class BlipVQA(HuggingFaceModel):
             InputError: for an image or question that it cannot read.
             RemoteError: for any fault of a remote model's server.
         """
-        if self.remote:
-            from nnblip.remote import ask
-
-            ids, probability, log_probability = ask(self, "answer", self.encode(image, question))
-            return Answer(self.text(ids), probability, log_probability, ids)
         with torch.no_grad(), self.clean(image, question) as clean:
             pass
         return Answer(clean.answer, clean.probability, clean.log_probability, clean.answer_ids)
 
-    def require_weights(self, what: str) -> None:
-        """Raise `ModelError` if this model has no weights here."""
-        if self.remote:
-            raise ModelError(
-                f"{what} needs the weights here, and this model was made with remote=True; causal_trace, sweep and"
-                " model.answer run on a server so far"
-            )
+    def is_remote(self, remote: bool | None) -> bool:
+        """Whether what is asked for with this `remote` runs on a server; by default as the model was made.
+
+        Raises:
+            ModelError: if it should run here, and there are no weights here.
+        """
+        if remote is False and self.remote:
+            raise ModelError("remote=False: this model has no weights here, it was made with remote=True")
+        return self.remote if remote is None else remote
 
     # --- the two contexts ----------------------------------------------------------
 
-    def clean(self, image: Any, question: str, answer: str | None = None, *, knock_out: Any = ()) -> contexts.CleanRun:
+    def clean(
+        self, image: Any, question: str | None = None, answer: str | None = None, *, knock_out: Any = (),
+        remote: bool | None = None, timeout: float | None = None,
+    ) -> contexts.CleanRun:  # fmt: skip
         """A context manager: run the model as it is and save its clean states.
 
         The body is nnsight code on the model, as in `model.trace(...)`.
 
         Args:
-            image: a path, a PIL image or an array.
+            image: a path, a PIL image or an array; or what `encode` gave, which has the question.
             question: its text.
             answer: the answer to trace; the model's own, with nothing knocked out, if None.
             knock_out: attention edges to cut, see `nnblip.knock_out`; one or several.
+            remote: run on an NDIF server; by default if the model was made so. States and image
+                embeddings stay there: what is wanted of them, the body saves.
+            timeout: seconds after which a server is no longer waited for; half an hour if None.
 
         Raises:
             InputError: for an image, question or answer that the model cannot read.
+            RemoteError: after the block, for any fault of the server.
         """
-        self.require_weights("model.clean")
         encoded = self.encode(image, question)
         given = None if answer is None else self.encode_answer(answer)
-        traced = given or self.own_answer(encoded, self.image_embeds(encoded))
-        return contexts.CleanRun(self, encoded, traced, knock_out)
+        return contexts.CleanRun(self, encoded, given, knock_out, self._backend(remote, timeout))
 
     def corrupt(
         self,
@@ -448,6 +420,8 @@ class BlipVQA(HuggingFaceModel):
         noise_at: str = "image_embeds",
         freeze: Iterable[str] = (),
         knock_out: Any = None,
+        remote: bool | None = None,
+        timeout: float | None = None,
     ) -> contexts.CorruptedRun:
         """A context manager: run on a damaged image, with states put back to their clean values.
 
@@ -468,35 +442,21 @@ class BlipVQA(HuggingFaceModel):
                 they are in the corrupted run, whatever is restored or edited: of the answer
                 decoder if `restore` names only states there, of the question encoder else.
             knock_out: attention edges to cut; by default those of `clean`.
+            remote, timeout: as for `clean`, whose block runs once more there for its states.
 
         Raises:
             NnblipError: for a bad ν, noise or site, or a `clean` of another model.
+            RemoteError: after the block, for any fault of the server.
         """
-        self.require_weights("model.corrupt")
-        return contexts.CorruptedRun(self, clean, nu, seed, draw, noise, restore, partner, noise_at, freeze, knock_out)
+        return contexts.CorruptedRun(
+            self, clean, nu, seed, draw, noise, restore, partner, noise_at, freeze, knock_out,
+            self._backend(remote, timeout),
+        )  # fmt: skip
 
+    def _backend(self, remote: bool | None, timeout: float | None) -> Any:
+        """What sends a run to a server; None if it runs here."""
+        if not self.is_remote(remote):
+            return None
+        from nnblip.remote import Backend
 
-@contextmanager
-def _quiet_unless_terminal() -> Iterator[None]:
-    """transformers draws its progress bars into logs too."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    if shown and not sys.stderr.isatty():
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-def _dtype(dtype: str | torch.dtype) -> torch.dtype:
-    found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise ModelError(f"dtype {dtype!r}: expected 'float32', 'bfloat16', 'float16' or a floating torch dtype")
-    return found
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return Backend(self, timeout)

@@ -9,7 +9,10 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import linecache
 import operator
+import pickle
+import sys
 import threading
 import time
 import zlib
@@ -20,14 +23,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nnsight
+from nnsight.intervention.backends.local import LocalSimulationBackend
 from nnsight.intervention.backends.remote import RemoteBackend
 from nnsight.intervention.backends.remote import RemoteError as ServerSays
 from nnsight.intervention.serialization import dumps, reduce_block
 from nnsight.schema.config import CONFIG
+from nnsight.schema.request import RequestModel
 from nnsight.schema.response import Status
 
 from nnblip import errand
+from nnblip.envelope import opened, sealed
 from nnblip.errors import NnblipError, RemoteError
+from nnblip.runs import BROUGHT, Run
 
 if TYPE_CHECKING:
     from nnblip.model import BlipVQA
@@ -35,7 +42,8 @@ if TYPE_CHECKING:
 #: The modules that a request brings, in an order in which they can be imported.
 MODULES = (
     "", "errors", "sites", "noise", "roles", "edges", "inputs", "plan", "outcome", "interventions", "engine", "vision",
-    "contexts", "decoding", "model", "settings", "measure", "gradients", "provenance", "errand",
+    "envelope", "runs", "contexts", "decoding", "loading", "model", "settings", "measure", "gradients", "provenance",
+    "errand",
 )  # fmt: skip
 #: Seconds: for a whole request, to connect, and of silence before the server is asked whether it lives.
 TIMEOUT, CONNECT, SILENCE = 1800.0, 10.0, 5.0
@@ -66,13 +74,23 @@ class _Arrival:
 
 
 class _After:
-    """Pickled, it is `value`, read after the arrival."""
+    """Pickled, it is `value`, read after the arrival and before what `last` is."""
 
-    def __init__(self, value: Any) -> None:
-        self.value = value
+    def __init__(self, value: Any, last: Any = None) -> None:
+        self.value, self.last = value, last
 
     def __reduce__(self) -> Any:
-        return operator.getitem, ([_Arrival(), self.value], 1)
+        return operator.getitem, ([_Arrival(), self.value, self.last], 1)
+
+
+class _Processor:
+    """Pickled, it gives the model there its processor, for images and questions inside the user's own block."""
+
+    def __init__(self, model: BlipVQA) -> None:
+        self.model = model
+
+    def __reduce__(self) -> Any:
+        return errand.equip, (self.model, pickle.dumps(self.model.processor))
 
 
 @lru_cache
@@ -86,8 +104,8 @@ def luggage() -> tuple[bytes, str]:
     return packed, hashlib.blake2b(packed, digest_size=16).hexdigest()
 
 
-def payload(tracer: Any, compress: bool) -> bytes:
-    """A traced block as nnsight sends it, behind the arrival of nnblip."""
+def payload(tracer: Any, compress: bool, last: Any = None) -> bytes:
+    """A traced block as nnsight sends it, behind the arrival of nnblip and before what `last` is."""
     import cloudpickle
     from nnsight.ndif import pull_env
 
@@ -98,7 +116,7 @@ def payload(tracer: Any, compress: bool) -> bytes:
     if "nnblip" in by_value:  # an editable installation
         cloudpickle.unregister_pickle_by_value(nnblip)
     frame = tracer.info.frame
-    blob = dumps((_After(tracer), reduce_block(tracer.node, frame.f_globals, dict(frame.f_locals))))
+    blob = dumps((_After(tracer, last), reduce_block(tracer.node, frame.f_globals, dict(frame.f_locals))))
     if compress:
         import zstandard
 
@@ -116,19 +134,33 @@ class Backend(RemoteBackend):
         sent, received: bytes of the last request.
     """
 
-    def __init__(self, model: BlipVQA, timeout: float = TIMEOUT, **options: Any) -> None:
+    def __init__(
+        self, model: BlipVQA, timeout: float | None = None, quiet: bool = True, processor: bool = False, **options: Any
+    ) -> None:
         super().__init__(model.to_model_key(), env=model._remoteable_get_env(), **options)
-        self.timeout = timeout
+        self.timeout = timeout or TIMEOUT
+        self.last = _Processor(model) if processor else None
         self.sent = self.received = 0
+        if quiet:
+            self.display.enabled = False
 
     def __call__(self, tracer: Any = None) -> Any:
+        check(self.host)
         with faults(self):
             return super().__call__(tracer)
 
+    def _push(self, result: Any, tracer: Any) -> None:
+        brought = result.pop(BROUGHT, None)
+        super()._push(result, tracer)
+        if isinstance(tracer, Run):
+            tracer.arrived(brought)
+
     def _serialize(self, tracer: Any) -> bytes:
         with _packing:
-            blob = payload(tracer, self.compress)
+            blob = payload(tracer, self.compress, self.last)
         self.sent = len(blob)
+        if isinstance(tracer, Run):
+            tracer.sent = blob, self.compress
         if self.sent > LARGEST:
             raise RemoteError(
                 f"the request has {self.sent / 2**20:.0f} MiB, at most {LARGEST / 2**20:.0f} are sent: its block refers"
@@ -183,7 +215,7 @@ class Backend(RemoteBackend):
 AGAIN = "start it again (`nnblip serve`) and send the request again: nothing of it is kept"
 
 
-def ask(model: BlipVQA, name: str, *args: Any, timeout: float = TIMEOUT, **options: Any) -> Any:
+def ask(model: BlipVQA, name: str, *args: Any, timeout: float | None = None, **options: Any) -> Any:
     """Run a function of `nnblip.errand` on the server.
 
     Returns:
@@ -193,15 +225,43 @@ def ask(model: BlipVQA, name: str, *args: Any, timeout: float = TIMEOUT, **optio
         RemoteError: for any fault of the server or on the way.
         NnblipError: what the errand raised.
     """
-    check(host())
     backend = Backend(model, timeout, **options)
-    backend.display.enabled = False
     found: Any = None
     function: Callable[..., Any] = getattr(errand, name)
-    send = errand.run
+    send = sealed
     with model.session(backend=backend):
         found = nnsight.save(send(model, function, *args))
-    return errand.opened(found) if backend.blocking else backend
+    return opened(found) if backend.blocking else backend
+
+
+class Rehearsal(LocalSimulationBackend):
+    """nnsight's `remote="local"`: a block is packed and, with what a server lacks hidden, unpacked; then run here."""
+
+    def __call__(self, tracer: Any) -> None:
+        blob, finders, lines = payload(tracer, False), list(sys.meta_path), dict(linecache.cache)
+        hidden = self._hide_local_modules()
+        try:
+            tracer.info.code = RequestModel.deserialize(blob, self.model._remoteable_persistent_objects()).info.code
+        finally:
+            sys.meta_path[:] = finders
+            linecache.cache.clear()
+            linecache.cache.update(lines)
+            for name in [name for name in sys.modules if name.partition(".")[0] == "nnblip"]:
+                del sys.modules[name]  # those that were sent
+            self._restore(hidden)
+        tracer.execute(tracer.info.code)
+
+
+def for_blocks(model: BlipVQA, **options: Any) -> Backend:
+    """For a block of the user's own, after a look at what the server serves under the model's name."""
+    backend = Backend(model, quiet=False, processor=True, **options)
+    if backend.job_id is None and (known := (backend.host, model.to_model_key(), model.dtype)) not in _SERVED:
+        ask(model, "nothing", host=backend.host)
+        _SERVED.add(known)
+    return backend
+
+
+_SERVED: set[tuple[Any, ...]] = set()
 
 
 def lives(server: str) -> bool:
@@ -285,6 +345,8 @@ def explained(text: str, where: str) -> str:
         return f"the server {where} cannot serve this model: {line[:500]}\nIs its name right? Try `nnblip serve MODEL`"
     if "no module at" in low:
         return f"the server's model is not the one that this client knows: {text}"
+    if "payload could not be read" in low and "no module named 'pil'" in low:
+        return f"the server cannot read images, it has no PIL: give the block what model.encode(...) gave ({text})"
     if "payload could not be read" in low:
         return f"the server could not read the request, as happens when versions differ: {text}"
     if "413" in low or "too large" in low:

@@ -25,18 +25,11 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
-def on_server(model: BlipVQA, remote: bool | None) -> bool:
-    """Whether to ask a server. Raises `NnblipError` if the weights are asked for here and are not here."""
-    if model.remote and remote is False:
-        raise NnblipError("remote=False: this model has no weights here, it was made with remote=True")
-    return model.remote if remote is None else remote
-
-
 def sending(model: BlipVQA, errand: str, *args: Any, timeout: float | None = None) -> Callable[[], Any]:
     """A call that has a server do an errand, see `nnblip.remote.ask`."""
-    from nnblip.remote import TIMEOUT, ask
+    from nnblip.remote import ask
 
-    return partial(ask, model, errand, *args, timeout=timeout or TIMEOUT)
+    return partial(ask, model, errand, *args, timeout=timeout)
 
 
 def each(

@@ -14,7 +14,7 @@ from nnblip.flight import Request
 from nnblip.inputs import Example
 from nnblip.measure import Asked, measure
 from nnblip.noise import Noise
-from nnblip.request import distinct, each, labelled, on_server, sending, several
+from nnblip.request import distinct, each, labelled, sending, several
 from nnblip.roles import RoleFunction
 from nnblip.settings import Settings
 from nnblip.sites import TEXT_COMPONENTS
@@ -105,11 +105,11 @@ def causal_trace(
     if not blocking:
         from nnblip.jobs import Job
 
-        if not on_server(model, remote):
+        if not model.is_remote(remote):
             raise NnblipError("blocking=False: only a trace on a server can be left alone, with remote=True")
         return Job.submit(model, [Example.of(example) for example in several(examples)], settings)
     begin = partial(request, model, settings, remote=remote, timeout=timeout)
-    traced = each(examples, settings, begin, progress, on_server(model, remote))
+    traced = each(examples, settings, begin, progress, model.is_remote(remote))
     return tree_of(model, settings, distinct(traced))
 
 
@@ -146,7 +146,7 @@ def request(
     """What gives the numbers of an example, here or on a server. Raises `NnblipError` for what cannot be read."""
     asked = Asked.of(model, example, settings)
     label = partial(labelled, model, example, settings, asked.encoded)
-    if not on_server(model, remote):
+    if not model.is_remote(remote):
         return Request(partial(measure, model, settings, asked, tick), label)
     ask = sending(model, "traces", settings.sent(), [asked], timeout=timeout)
     return Request(ask, lambda answers: label(errand.measured(answers[0])))

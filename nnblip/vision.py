@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nnblip.errors import one_of
 from nnblip.inputs import Encoded
+from nnblip.noise import Noise, corrupt, unit_noise
 from nnblip.sites import PLACES
 
 if TYPE_CHECKING:
@@ -38,6 +39,23 @@ def clean_at(model: BlipVQA, encoded: Encoded, place: str) -> Float[Tensor, "1 t
     size = model.config.vision_config.patch_size
     patches = F.unfold(pixels, size, stride=size).transpose(1, 2)
     return torch.cat([patches.mean(1, keepdim=True), patches], 1)
+
+
+@torch.no_grad()
+def damaged(
+    model: BlipVQA, undamaged: Float[Tensor, "1 token size"], noise: Noise, nu: float, seed: int, draw: int, key: str,
+    place: str, partner: Tensor | None = None,
+) -> Float[Tensor, "1 patch hidden"]:  # fmt: skip
+    """The image of a corrupted run: image embeddings, or with noise before the vision model patch embeddings.
+
+    Args:
+        undamaged: what `clean_at` gives at `place`.
+        key: the example's content hash, see `nnblip.noise.unit_noise`.
+        partner: what `clean_at` gives of another image, for noise "swap".
+    """
+    unit = unit_noise(noise, tuple(undamaged.shape), seed, key, draw) if partner is None else partner
+    found = corrupt(noise, undamaged, unit, nu)
+    return found if place == "image_embeds" else patch_embeds(model, found, place)
 
 
 @torch.no_grad()

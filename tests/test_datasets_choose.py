@@ -10,7 +10,7 @@ import oracle
 import pytest
 
 import nnblip
-from nnblip import datasets, errand, remote
+from nnblip import datasets, envelope, errand, remote
 from nnblip.datasets import Dataset
 from nnblip.datasets.choose import TOGETHER
 from nnblip.errors import InputError, NnblipError
@@ -181,7 +181,7 @@ def there(model, monkeypatch):
 
     def ask(_, name, *args):
         far.asked.append(len(args[0]))
-        return errand.opened(errand.run(model, getattr(errand, name), *args))
+        return envelope.opened(envelope.sealed(model, getattr(errand, name), *args))
 
     monkeypatch.setattr(remote, "ask", ask)
     return far

@@ -12,7 +12,7 @@ import pytest
 from sweep_helper import Scenes, environment, same_arrays, same_as_trace
 
 import nnblip
-from nnblip import errand, remote
+from nnblip import envelope, errand, remote
 from nnblip.errors import InputError, NnblipError, RemoteError
 from nnblip.flight import Request, flights, one_by_one
 from nnblip.store import Store
@@ -45,7 +45,7 @@ class Server:
         try:
             time.sleep(self.seconds(number))
             with self.works:
-                found = errand.opened(errand.run(self.model, getattr(errand, name), *args))
+                found = envelope.opened(envelope.sealed(self.model, getattr(errand, name), *args))
             self.answered.append(number)
             return found
         finally:

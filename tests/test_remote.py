@@ -1,8 +1,6 @@
 """Requests without a server: what they bring suffices, they are small, faults are named, nothing waits for ever."""
 
 import ast
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,37 +13,13 @@ from nnsight.schema.config import CONFIG
 
 import nnblip
 from nnblip import errand, remote
+from nnblip.envelope import opened, sealed
 from nnblip.errors import InputError, RemoteError
 
-HERE = Path(__file__).parent
-
 
 @pytest.fixture(scope="module")
-def there():
-    return nnblip.BlipVQA(remote=True)
-
-
-@pytest.fixture(scope="module")
-def local():
-    return nnblip.BlipVQA()
-
-
-@pytest.fixture
-def stock(monkeypatch, tmp_path):
-    """Requests run in a Python that has nothing of ours; gives their sizes."""
-    sizes = []
-
-    def request(self, envelope, tracer):
-        (tmp_path / "request").write_bytes(blob := self._serialize(tracer))
-        command = [sys.executable, HERE / "stock_server.py", tmp_path / "request", self.model_key, tmp_path / "answer"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
-        sizes.append((len(blob), (tmp_path / "answer").stat().st_size))
-        return torch.load(tmp_path / "answer", weights_only=True)  # builtins and tensors, no classes of ours
-
-    monkeypatch.setattr(remote.Backend, "request", request)
-    monkeypatch.setattr(remote, "check", lambda host: None)
-    return sizes
+def local(model):
+    return model
 
 
 def assert_same(one, other):
@@ -149,7 +123,7 @@ def test_another_architecture_is_refused(local):
         _module = torch.nn.Linear(1, 1)
 
     with pytest.raises(nnblip.NnblipError, match="serves Linear"):
-        errand.opened(errand.run(Other(), errand.answer))
+        opened(sealed(Other(), errand.nothing))
 
 
 def test_the_modules_that_travel_import_only_each_other():
@@ -251,12 +225,6 @@ def test_too_large_a_request_is_not_sent(there, monkeypatch):
 def test_a_model_without_weights_does_not_trace_here(there):
     with pytest.raises(nnblip.NnblipError, match="no weights here"):
         nnblip.causal_trace(there, nnblip.demo.examples()[:1], remote=False, progress=False)
-
-
-def test_what_does_not_run_on_a_server_yet_is_refused(there):
-    example = nnblip.demo.examples()[0]
-    with pytest.raises(nnblip.NnblipError, match=r"model\.clean needs the weights here"):
-        there.clean(example.image, example.question)
 
 
 def test_a_fault_of_the_server_stops_a_sweep_and_marks_no_example(there, monkeypatch, tmp_path):

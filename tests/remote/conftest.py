@@ -9,6 +9,7 @@ import pytest
 from nnsight.schema.config import CONFIG
 
 import nnblip
+from nnblip import remote
 from nnblip.serving.stack import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -93,3 +94,21 @@ def far(server):
 @pytest.fixture(scope="session")
 def local():
     return nnblip.BlipVQA()
+
+
+@pytest.fixture(scope="session")
+def there(far):
+    return far
+
+
+@pytest.fixture
+def stock(server, monkeypatch):
+    """What the tests without a server call their stand-in for one; gives the sizes of requests, up and down."""
+    sizes, finalize = [], remote.Backend.finalize
+
+    def finalized(self, content):
+        sizes.append((self.sent, len(content)))
+        return finalize(self, content)
+
+    monkeypatch.setattr(remote.Backend, "finalize", finalized)
+    return sizes
