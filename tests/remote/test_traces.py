@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -128,6 +129,8 @@ def test_a_sweep_with_several_in_flight_stopped_and_resumed(far, local, tmp_path
         nnblip.sweep(far, examples, out, draws=2, progress=False, in_flight=3)
     assert most[0] == 3
     assert sorted(Store(out).status()) == ["done"] * 3 + ["pending"] * 5
+    while now[0]:  # what was in flight when it stopped
+        time.sleep(0.05)
     there = nnblip.sweep(far, examples, out, draws=2, progress=False)
     assert list(there.status.values) == ["done"] * 8
     assert most[0] == 4
