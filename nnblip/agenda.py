@@ -15,11 +15,11 @@ from nnblip import provenance, results
 from nnblip.errors import InputError, NnblipError, RemoteError
 from nnblip.flight import Request
 from nnblip.inputs import Example
-from nnblip.request import example_coords
+from nnblip.labels import example_coords, tree_of
 from nnblip.settings import Settings
 from nnblip.sites import TEXT_COMPONENTS, describe
 from nnblip.store import LAYOUT
-from nnblip.trace import request, trace_example, tree_of
+from nnblip.trace import request, trace_example
 from nnblip.verify import require_numbers
 
 if TYPE_CHECKING:

@@ -23,9 +23,10 @@ from nnblip.errors import whole
 from nnblip.flight import Request
 from nnblip.gradients import Estimated, estimate
 from nnblip.inputs import Example
+from nnblip.labels import distinct, labelled
 from nnblip.measure import Asked
 from nnblip.noise import Noise
-from nnblip.request import distinct, each, labelled, sending
+from nnblip.request import each, sending
 from nnblip.settings import Settings
 from nnblip.sites import TEXT_COMPONENTS
 

@@ -21,10 +21,9 @@ from nnblip import errand, remote
 from nnblip.envelope import opened
 from nnblip.errors import NnblipError, RemoteError
 from nnblip.inputs import Encoded, Example
+from nnblip.labels import example_coords, labelled, tree_of
 from nnblip.measure import Asked
-from nnblip.request import example_coords, labelled
 from nnblip.settings import Settings
-from nnblip.trace import tree_of
 
 if TYPE_CHECKING:
     from nnblip.model import BlipVQA

@@ -24,14 +24,14 @@ from nnblip.datasets import open_dataset
 from nnblip.errors import NnblipError, NnblipWarning, RemoteError, ResultError, whole
 from nnblip.flight import IN_FLIGHT, flights, one_by_one
 from nnblip.inputs import Example
+from nnblip.labels import attributes, example_coords
 from nnblip.noise import Noise
 from nnblip.processes import Lock, Team, held_by_others, wait_for
-from nnblip.request import example_coords, several
+from nnblip.request import several
 from nnblip.roles import RoleFunction
 from nnblip.settings import Settings
 from nnblip.sites import TEXT_COMPONENTS
 from nnblip.store import DONE, FAILED, PENDING, Store, create, fingerprint_of
-from nnblip.trace import attributes
 from nnblip.verify import damages
 
 if TYPE_CHECKING:

@@ -6,15 +6,14 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import xarray as xr
-
-from nnblip import errand, provenance, results
+from nnblip import errand, results
 from nnblip.errors import NnblipError
 from nnblip.flight import Request
 from nnblip.inputs import Example
+from nnblip.labels import distinct, labelled, tree_of
 from nnblip.measure import Asked, measure
 from nnblip.noise import Noise
-from nnblip.request import distinct, each, labelled, sending, several
+from nnblip.request import each, sending, several
 from nnblip.roles import RoleFunction
 from nnblip.settings import Settings
 from nnblip.sites import TEXT_COMPONENTS
@@ -111,21 +110,6 @@ def causal_trace(
     begin = partial(request, model, settings, remote=remote, timeout=timeout)
     traced = each(examples, settings, begin, progress, model.is_remote(remote))
     return tree_of(model, settings, distinct(traced))
-
-
-def tree_of(model: BlipVQA, settings: Settings, traced: Sequence[results.Traced]) -> xr.DataTree:
-    """The result of these examples."""
-    return results.build(traced, settings.nu, settings.draws, settings.kinds, attributes(model, settings))
-
-
-def attributes(model: BlipVQA, settings: Settings) -> dict[str, Any]:
-    """What the root of a result says: model, code, settings."""
-    return provenance.attributes(
-        model, noise=repr(settings.noise), seed=settings.seed, draws=settings.draws, direction=settings.direction,
-        freeze=", ".join(settings.freeze), noise_at=settings.noise_at,
-        knock_out="; ".join(map(str, settings.knock_out)),
-        roles=repr(settings.roles),
-    )  # fmt: skip
 
 
 def trace_example(
