@@ -66,6 +66,7 @@ class Job:
             datetime.now(UTC).isoformat(timespec="seconds"), [example.question for example in examples],
         )  # fmt: skip
         folder().mkdir(parents=True, exist_ok=True)
+        folder().chmod(0o700)  # questions may be private, and who could write here could have `load` run code
         # what labels the numbers: no pixels, which the server has
         kept = [replace(example, image=example_coords(example)["image"], partner=None) for example in examples]
         encoded = [(one.encoded.tokens, one.encoded.key, one.encoded.question) for one in asked]
