@@ -113,6 +113,8 @@ class Stack:
             "NDIF_STATUS_TIMEOUT_S": "5",
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
             "RAY_USAGE_STATS_ENABLED": "0",
+            # else a token in the user's home switches it on for Ray's head, and nobody tells the others
+            "RAY_AUTH_MODE": "disabled",
             # whatever its name says: without it Ray turns 127.0.0.1 into an address that others can reach
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             # with it Ray's client proxy fails to fork its servers now and then
@@ -120,10 +122,11 @@ class Stack:
         }
         if not gpu:
             self.env["NDIF_DEFAULT_MODEL_ACTOR_CLASS"] = "nnblip_ndif.ModelActor"
-        real = shutil.which("redis-server")
+        real = shutil.which("redis-server", path=self.env["PATH"])
         if real:
             command = [real, "--port", str(self.redis_port), "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"]
         else:
+            self.say("no redis-server is installed: fakeredis stands in for it, and requests above 4 MiB may fail")
             command = [sys.executable, "-c", _FAKE_REDIS, str(self.redis_port)]
         self._spawn("redis", command)
         self._spawn("object store", ["moto_server", "-H", "127.0.0.1", "-p", str(self.store_port)])
