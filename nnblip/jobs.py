@@ -28,7 +28,7 @@ from nnblip.trace import tree_of
 if TYPE_CHECKING:
     from nnblip.model import BlipVQA
 
-#: Seconds between two looks at a job, and for how long the server may know nothing of it.
+#: Seconds between two looks at a job, and how old it may be while the server knows nothing of it.
 LOOK, UNKNOWN = 1.0, 60.0
 
 
@@ -100,9 +100,10 @@ class Job:
         began = time.monotonic()
         while (response := self._look()) is None or response.status != Status.COMPLETED:
             waited = time.monotonic() - began
+            age = (datetime.now(UTC) - datetime.fromisoformat(self.submitted)).total_seconds()
             if response is not None and response.status == Status.ERROR:
                 raise RemoteError(remote.without_key(remote.explained(response.description, self.host)))
-            if response is None and waited > UNKNOWN:
+            if response is None and age > UNKNOWN:
                 raise RemoteError(
                     f"the server {self.host} does not know job {self.id}: it was started anew, or has lost its object"
                     " store, since; submit the job again"
