@@ -28,7 +28,7 @@ from nnblip.settings import Settings
 if TYPE_CHECKING:
     from nnblip.model import BlipVQA
 
-#: Seconds between two looks at a job, and for how long the server may know nothing of it.
+#: Seconds between two looks at a job, and how old it may be while the server knows nothing of it.
 LOOK, UNKNOWN = 1.0, 60.0
 
 
@@ -66,6 +66,7 @@ class Job:
             datetime.now(UTC).isoformat(timespec="seconds"), [example.question for example in examples],
         )  # fmt: skip
         folder().mkdir(parents=True, exist_ok=True)
+        folder().chmod(0o700)  # questions may be private, and who could write here could have `load` run code
         # what labels the numbers: no pixels, which the server has
         kept = [replace(example, image=example_coords(example)["image"], partner=None) for example in examples]
         encoded = [(one.encoded.tokens, one.encoded.key, one.encoded.question) for one in asked]
@@ -99,9 +100,10 @@ class Job:
         began = time.monotonic()
         while (response := self._look()) is None or response.status != Status.COMPLETED:
             waited = time.monotonic() - began
+            age = (datetime.now(UTC) - datetime.fromisoformat(self.submitted)).total_seconds()
             if response is not None and response.status == Status.ERROR:
                 raise RemoteError(remote.without_key(remote.explained(response.description, self.host)))
-            if response is None and waited > UNKNOWN:
+            if response is None and age > UNKNOWN:
                 raise RemoteError(
                     f"the server {self.host} does not know job {self.id}: it was started anew, or has lost its object"
                     " store, since; submit the job again"

@@ -196,6 +196,15 @@ def test_a_server_that_is_not_ready(monkeypatch):
         ("Your request payload could not be read (EOFError)", "versions differ"),
         ("Failed to send request: 413 Request Entity Too Large", "too large"),
         ("Traceback (most recent call last):\n  line 3\n    1 / 0\nZeroDivisionError", "1 / 0"),
+        ("Traceback (most recent call last):\n  line 401\n    1 / 0\nZeroDivisionError", "block raised an error"),
+        (
+            "Traceback ...\nbotocore.exceptions.EndpointConnectionError: Could not connect",
+            "object store, which is gone",
+        ),
+        ("Failed to send request: Missing or invalid API key. Please visit", "NDIF_API_KEY"),
+        ("Failed to send request: Auth backend unavailable.", "NDIF_POSTGRES_URL"),
+        ("Failed to send request: Internal server error.", "a part of the server"),
+        ("Error starting model. Please try again later. Sorry for the inconvenience.", "its Ray"),
         ("something else", "nnblip serve MODEL"),
     ],
 )

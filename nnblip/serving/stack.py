@@ -1,8 +1,9 @@
 """The processes of an NDIF server on loopback: started in order, watched, and all of them ended.
 
 Redis (the queue), an S3 store (large results and deferred jobs), Ray with NDIF's
-controller and model actors, and the API. Every process is started by this one, which
-adopts what they leave behind, so that stopping can find it.
+controller and model actors, the dispatcher and the API. Every process is started by this
+one, which adopts what they leave behind, so that stopping can find it; and should this one
+be killed, they are told to end.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ PORT = 8001
 #: How long a start may take: on two cores, the imports of torch in Ray's processes take half a minute.
 START_SECONDS = 300.0
 PARTS = Path(__file__).parent / "parts"
-_CHILD_SUBREAPER = 36
+_PDEATHSIG, _CHILD_SUBREAPER = 1, 36
 
 
 class Stack:
@@ -112,6 +113,8 @@ class Stack:
             "NDIF_STATUS_TIMEOUT_S": "5",
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
             "RAY_USAGE_STATS_ENABLED": "0",
+            # else a token in the user's home switches it on for Ray's head, and nobody tells the others
+            "RAY_AUTH_MODE": "disabled",
             # whatever its name says: without it Ray turns 127.0.0.1 into an address that others can reach
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             # with it Ray's client proxy fails to fork its servers now and then
@@ -119,10 +122,11 @@ class Stack:
         }
         if not gpu:
             self.env["NDIF_DEFAULT_MODEL_ACTOR_CLASS"] = "nnblip_ndif.ModelActor"
-        real = shutil.which("redis-server")
+        real = shutil.which("redis-server", path=self.env["PATH"])
         if real:
             command = [real, "--port", str(self.redis_port), "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"]
         else:
+            self.say("no redis-server is installed: fakeredis stands in for it, and requests above 4 MiB may fail")
             command = [sys.executable, "-c", _FAKE_REDIS, str(self.redis_port)]
         self._spawn("redis", command)
         self._spawn("object store", ["moto_server", "-H", "127.0.0.1", "-p", str(self.store_port)])
@@ -156,6 +160,10 @@ class Stack:
             )
 
     def _start_api(self) -> None:
+        # NDIF's settings of gunicorn would start it as a child of gunicorn, which does not notice when it dies
+        self._spawn("dispatcher", [sys.executable, "-m", "ndif.services.api.queue.dispatcher"])
+        if url := os.environ.get("NDIF_POSTGRES_URL"):  # where API keys are looked up; no one else needs to know
+            self.env["NDIF_POSTGRES_URL"] = url
         self._spawn("api", ["gunicorn", "--config", "python:nnblip_gunicorn", "ndif.services.api.app:app"])
 
     def wait_ready(self, timeout: float = START_SECONDS) -> None:
@@ -183,7 +191,7 @@ class Stack:
         with (self.log / name.replace(" ", "_")).open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 [executable, *command[1:]], env=self.env, stdout=log, stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL, start_new_session=True,
+                stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_end_with_parent,
             )  # fmt: skip
         return self.processes[name]
 
@@ -267,7 +275,7 @@ def check_installed() -> None:
         raise RemoteError(f"NDIF is not installed: {remedy}") from None
     if found != NDIF:
         raise RemoteError(f"ndif {found} is installed, nnblip serves with {NDIF}: {remedy}")
-    for module in ("ray", "gunicorn", "moto", "fastapi"):
+    for module in ("ray", "gunicorn", "moto", "fastapi", "asyncpg"):
         if importlib.util.find_spec(module) is None:
             raise RemoteError(f"{module} is not installed: {remedy}")
 
@@ -316,10 +324,19 @@ def _has_gpu() -> bool:
     return bool(_gpus())
 
 
+_LIBC = ctypes.CDLL(None)
+
+
 def _adopt_orphans() -> None:
     """Linux: processes whose parent ends become children of this one, instead of leaving its tree."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(_CHILD_SUBREAPER, 1, 0, 0, 0)
+    with contextlib.suppress(AttributeError):
+        _LIBC.prctl(_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _end_with_parent() -> None:
+    """Linux, in a child: SIGTERM when the process that started it is gone, even by SIGKILL."""
+    with contextlib.suppress(AttributeError):
+        _LIBC.prctl(_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def _descendants() -> list[int]:
