@@ -20,6 +20,7 @@ from nnsight.schema.response import ResponseModel, Status
 from nnblip import errand, remote
 from nnblip.envelope import opened
 from nnblip.errors import NnblipError, RemoteError
+from nnblip.faults import explained, faults, without_key
 from nnblip.inputs import Encoded, Example
 from nnblip.labels import example_coords, labelled, tree_of
 from nnblip.measure import Asked
@@ -102,7 +103,7 @@ class Job:
             waited = time.monotonic() - began
             age = (datetime.now(UTC) - datetime.fromisoformat(self.submitted)).total_seconds()
             if response is not None and response.status == Status.ERROR:
-                raise RemoteError(remote.without_key(remote.explained(response.description, self.host)))
+                raise RemoteError(without_key(explained(response.description, self.host)))
             if response is None and age > UNKNOWN:
                 raise RemoteError(
                     f"the server {self.host} does not know job {self.id}: it was started anew, or has lost its object"
@@ -126,7 +127,7 @@ class Job:
         import httpx
 
         key = {"ndif-api-key": CONFIG.API.APIKEY} if CONFIG.API.APIKEY else None
-        with remote.faults(self._backend()):
+        with faults(self.host):
             answer = httpx.get(f"{self.host}/response/{self.id}", headers=key, timeout=remote.CONNECT)
             if answer.status_code == 404:
                 return None
@@ -139,7 +140,7 @@ class Job:
             return ResponseModel.model_validate_json(answer.text)
 
     def _download(self, response: ResponseModel) -> dict[str, Any]:
-        with remote.faults(self._backend()):
+        with faults(self.host):
             return self._backend().download_result(response.data) or {}
 
     def _tree(self, found: list[dict[str, Any]]) -> xr.DataTree:

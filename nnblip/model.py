@@ -263,7 +263,8 @@ class BlipVQA(HuggingFaceModel):
         return super().session(backend, (self.remote and backend is None) if remote is None else remote, **options)
 
     def _remote_backend(self, remote: bool | str, blocking: bool, job_id: str | None, verbose: bool) -> Any:
-        from nnblip.remote import Rehearsal, for_blocks
+        from nnblip.packing import Rehearsal
+        from nnblip.remote import for_blocks
 
         if remote == "local":
             return Rehearsal(self, verbose)

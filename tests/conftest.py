@@ -13,6 +13,7 @@ import torch
 
 import nnblip
 from nnblip import remote
+from nnblip.faults import ServerSays
 
 HERE = Path(__file__).parent
 
@@ -42,7 +43,7 @@ def stock(monkeypatch, tmp_path):
         command = [sys.executable, HERE / "stock_server.py", tmp_path / "request", self.model_key, tmp_path / "answer"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path, check=False)
         if done.returncode:
-            raise remote.ServerSays(done.stderr[-3000:])
+            raise ServerSays(done.stderr[-3000:])
         sizes.append((len(blob), (tmp_path / "answer").stat().st_size))
         return torch.load(tmp_path / "answer", weights_only=True)  # builtins and tensors, no classes of ours
 

@@ -12,9 +12,10 @@ from nnsight.intervention.backends.remote import RemoteError as ServerSays
 from nnsight.schema.config import CONFIG
 
 import nnblip
-from nnblip import errand, remote
+from nnblip import errand, packing, remote
 from nnblip.envelope import opened, sealed
 from nnblip.errors import InputError, RemoteError
+from nnblip.faults import faults
 
 
 @pytest.fixture(scope="module")
@@ -128,12 +129,12 @@ def test_another_architecture_is_refused(local):
 
 def test_the_modules_that_travel_import_only_each_other():
     package = Path(nnblip.__file__).parent
-    for module in remote.MODULES[1:]:
+    for module in packing.MODULES[1:]:
         for node in ast.parse((package / f"{module}.py").read_text()).body:
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nnblip"):
                 inner = node.module.removeprefix("nnblip").removeprefix(".")
                 wanted = [inner] if inner else [name.name for name in node.names]
-                assert set(wanted) <= set(remote.MODULES), f"{module} imports {wanted}"
+                assert set(wanted) <= set(packing.MODULES), f"{module} imports {wanted}"
 
 
 def test_pixel_values_travel_bit_for_bit(local):
@@ -209,7 +210,7 @@ def test_a_server_that_is_not_ready(monkeypatch):
     ],
 )
 def test_what_the_server_says_comes_with_a_remedy(says, expected):
-    with pytest.raises(RemoteError) as caught, remote.faults(None):
+    with pytest.raises(RemoteError) as caught, faults("http://server"):
         raise ServerSays(says)
     assert expected in str(caught.value)
 
@@ -217,7 +218,7 @@ def test_what_the_server_says_comes_with_a_remedy(says, expected):
 def test_the_key_is_never_shown(monkeypatch):
     monkeypatch.setattr(CONFIG.API, "APIKEY", "a-secret-key")
     for error in (ServerSays("Invalid API key format: 'a-secret-key'"), OSError("a-secret-key")):
-        with pytest.raises(RemoteError) as caught, remote.faults(None):
+        with pytest.raises(RemoteError) as caught, faults("http://server"):
             raise error
         assert "a-secret-key" not in str(caught.value)
         assert caught.value.__suppress_context__
