@@ -71,10 +71,11 @@ def attribution_trace(
         NnblipError: for a bad setting or example, with its number.
         RemoteError: for any fault of the server.
     """
+    model = model.at(remote)
     steps, sample = whole(steps, "steps", 1), whole(sample, "sample", 2)
     settings = Settings.of(nu, draws, noise, seed, kinds, components, cells, "denoising", (), None, regions=regions)
-    begin = partial(_request, model, settings, steps, sample, remote, timeout)
-    found = each(examples, settings, begin, progress, model.is_remote(remote))
+    begin = partial(_request, model, settings, steps, sample, timeout)
+    found = each(examples, settings, begin, progress, model.remote)
     traced, correlations = zip(*found, strict=True)
     method = "attribution" if steps == 1 else f"integrated gradients, {steps} steps"
     attrs = provenance.attributes(
@@ -92,7 +93,7 @@ def attribution_trace(
 
 
 def _request(
-    model: BlipVQA, settings: Settings, steps: int, sample: int, remote: bool | None, timeout: float | None,
+    model: BlipVQA, settings: Settings, steps: int, sample: int, timeout: float | None,
     example: Example, tick: Callable[[], object],
 ) -> Request[tuple[results.Traced, np.ndarray]]:  # fmt: skip
     """What gives the numbers of an example, and (nu, draw) rank correlations."""
@@ -102,7 +103,7 @@ def _request(
         correlation = np.array([[_correlation(*pair) for pair in draws] for draws in found.pairs])
         return labelled(model, example, settings, asked.encoded, found.measured), correlation
 
-    if not model.is_remote(remote):
+    if not model.remote:
         return Request(partial(estimate, model, settings, asked, steps, sample, tick), result)
     ask = sending(model, "estimates", settings.sent(), [asked], steps, sample, timeout=timeout)
     return Request(ask, lambda answers: result(errand.estimated(answers[0])))

@@ -381,6 +381,14 @@ class BlipVQA(HuggingFaceModel):
             raise ModelError("remote=False: this model has no weights here, it was made with remote=True")
         return self.remote if remote is None else remote
 
+    def at(self, remote: bool | None) -> BlipVQA:
+        """This model where it is asked to run: itself, or the same on a server. Raises `ModelError` as `is_remote`."""
+        if self.is_remote(remote) == self.remote:
+            return self
+        twin = self._shallow_copy()
+        twin.remote = True
+        return twin
+
     # --- the two contexts ----------------------------------------------------------
 
     def clean(

@@ -15,7 +15,8 @@ PACKAGES = ("nnblip", "nnsight", "torch", "transformers", "xarray")
 #: Files and folders of the package that no number of a trace depends on. A file that is new counts.
 NO_NUMBERS = (
     "__init__", "__main__", "agenda", "attribution", "averages", "cli", "datasets", "demo", "doctor", "effects",
-    "errors", "jobs", "plot", "processes", "provenance", "reading", "remote", "serving", "store", "sweeping", "verify",
+    "envelope", "errors", "faults", "flight", "jobs", "packing", "plot", "printing", "processes", "provenance",
+    "reading", "remote", "serving", "store", "sweeping", "verify",
 )  # fmt: skip
 
 

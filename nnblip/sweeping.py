@@ -112,7 +112,7 @@ def sweep(
             has all that occur; where answers are not given, sorted by the answer's length first.
         progress: a bar on the terminal; by default where there is one.
         retry_failed: trace again what failed in an earlier call.
-        remote: as the model was made, which decides: a sweep's numbers are all from one place.
+        remote: run on an NDIF server, which has to be said again when it goes on; by default if the model was made so.
         in_flight: of a remote model, how many requests are sent before the first is answered. Each result
             is written when it arrives. Here examples are traced one after the other, whatever it is.
 
@@ -126,11 +126,9 @@ def sweep(
         ResultError: if `out` is something else, is made with other settings, examples, model or code
             (the message shows the difference), is being written by another process, or cannot be written.
     """
-    if remote is not None and remote != model.remote:
-        raise NnblipError(f"remote={remote}: make the model with BlipVQA(..., remote={remote}) for such a sweep")
     settings = Settings.of(nu, draws, noise, seed, kinds, components, cells, direction, freeze, max_rows, noise_at,
                            regions, knock_out, roles)  # fmt: skip
-    return run_sweep(model, dataset, out, settings, progress, retry_failed, in_flight).tree
+    return run_sweep(model.at(remote), dataset, out, settings, progress, retry_failed, in_flight).tree
 
 
 def run_sweep(

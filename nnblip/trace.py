@@ -99,16 +99,16 @@ def causal_trace(
         NnblipError: for a bad setting or example, with its number.
         RemoteError: for any fault of the server.
     """
+    model = model.at(remote)
     settings = Settings.of(nu, draws, noise, seed, kinds, components, cells, direction, freeze, max_rows, noise_at,
                            regions, knock_out, roles)  # fmt: skip
     if not blocking:
         from nnblip.jobs import Job
 
-        if not model.is_remote(remote):
+        if not model.remote:
             raise NnblipError("blocking=False: only a trace on a server can be left alone, with remote=True")
         return Job.submit(model, [Example.of(example) for example in several(examples)], settings)
-    begin = partial(request, model, settings, remote=remote, timeout=timeout)
-    traced = each(examples, settings, begin, progress, model.is_remote(remote))
+    traced = each(examples, settings, partial(request, model, settings, timeout=timeout), progress, model.remote)
     return tree_of(model, settings, distinct(traced))
 
 
@@ -124,13 +124,12 @@ def request(
     settings: Settings,
     example: Example,
     tick: Callable[[], object] = lambda: None,
-    remote: bool | None = None,
     timeout: float | None = None,
 ) -> Request[results.Traced]:
     """What gives the numbers of an example, here or on a server. Raises `NnblipError` for what cannot be read."""
     asked = Asked.of(model, example, settings)
     label = partial(labelled, model, example, settings, asked.encoded)
-    if not model.is_remote(remote):
+    if not model.remote:
         return Request(partial(measure, model, settings, asked, tick), label)
     ask = sending(model, "traces", settings.sent(), [asked], timeout=timeout)
     return Request(ask, lambda answers: label(errand.measured(answers[0])))

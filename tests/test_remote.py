@@ -101,9 +101,15 @@ def test_a_sweep_asks_the_server_for_its_weights(there, local, stock):
     assert provenance.fingerprint(there)["weights"] == provenance.fingerprint(local)["weights"]
 
 
-def test_a_sweep_is_where_its_model_is(local, tmp_path):
-    with pytest.raises(nnblip.NnblipError, match="remote=True"):
-        nnblip.sweep(local, nnblip.demo.examples()[:1], tmp_path / "x.zarr", remote=True)
+def test_a_model_that_is_here_is_asked_of_the_server_too(local, stock, tmp_path):
+    examples = nnblip.demo.examples()[:1]
+    there = nnblip.causal_trace(local, examples, draws=1, progress=False, remote=True)
+    assert there.attrs["device"] == "remote" and len(stock) == 1
+    swept = nnblip.sweep(local, examples, tmp_path / "x.zarr", draws=1, progress=False, remote=True)
+    assert swept.attrs["device"] == "remote" and len(stock) > 1
+    np.testing.assert_array_equal(swept["question_encoder"].probability, there["question_encoder"].probability)
+    with pytest.raises(nnblip.NnblipError, match="device"):  # its numbers are all from one place
+        nnblip.sweep(local, examples, tmp_path / "x.zarr", draws=1, progress=False)
 
 
 def test_an_error_of_ours_comes_back_as_what_it_is(there, stock):
