@@ -1,7 +1,8 @@
-"""The commands of README "On a server", typed into a shell. The first, which installs, is scripts/test-remote's."""
+"""README "On a server": its snippets, and its commands in a shell; the first, which installs, is scripts/test-remote's."""
 
 import os
 import re
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -15,8 +16,12 @@ from nnblip.errors import RemoteError
 from nnblip.serving.stack import PORT, check_free, free_port
 
 
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
 def lines() -> list[str]:
-    (block,) = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (block,) = blocks("sh")
     return block.splitlines()
 
 
@@ -31,6 +36,8 @@ def test_from_nothing_to_a_remote_map(local, tmp_path):
         serve, trace = serve.replace("serve", f"serve --port {port}", 1), trace.replace(f":{PORT}", f":{port}")
     path = f"{Path(server_python()).parent}{os.pathsep}{os.environ['PATH']}"
     log = tmp_path / "log"
+    shutil.copy(nnblip.demo.HERE / "scenes" / "scene10.png", tmp_path / "photo.jpg")
+    (tmp_path / "readme.py").write_text("\n".join(["import nnblip", *blocks("py")]))
     with log.open("w") as said:
         shell = subprocess.Popen(
             ["bash"], stdin=subprocess.PIPE, stdout=said, stderr=said, text=True, cwd=tmp_path,
@@ -48,9 +55,11 @@ def test_from_nothing_to_a_remote_map(local, tmp_path):
     try:
         type_and_wait(serve, "Ready after", READY_SECONDS)
         type_and_wait(f"{trace}\necho traced: $?", "traced:", 200)
+        type_and_wait(f"NDIF_HOST=http://127.0.0.1:{port} python readme.py\necho ran: $?", "ran:", 200)
     finally:
         type_and_wait("kill $!; wait $!; echo stopped: $?", "stopped:", 60)
         shell.communicate("exit\n", timeout=10)
+    assert "ran: 0" in log.read_text(), log.read_text()
     assert "traced: 0" in log.read_text() and "stopped: 0" in log.read_text(), log.read_text()
     assert not processes(port)
     there = xr.open_datatree(tmp_path / "nnblip-out" / "result.zarr", engine="zarr")
