@@ -261,7 +261,11 @@ def main() -> None:
     parser.add_argument(
         "--all-cells", action="store_true", help=f"one by one means all cells, not {Bench.sample} a round"
     )
-    parser.add_argument("--remote", action="store_true", help="instead: what a request costs (needs nnblip[serve])")
+    parser.add_argument(
+        "--remote",
+        action="store_true",
+        help="instead: what a request costs, of the bundled model unless --model is given (needs nnblip[serve])",
+    )
     parser.add_argument("--only-memory", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_grad_enabled(False)
@@ -270,7 +274,7 @@ def main() -> None:
     if args.remote:
         import bench_remote
 
-        bench_remote.main()
+        bench_remote.main(args.model, args.rounds)
         return
     if args.only_memory:
         print(json.dumps(only_memory(args.model, args.dtype[0], args.device)))

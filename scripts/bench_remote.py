@@ -6,6 +6,7 @@ Starts a server of its own, so it runs in an environment with nnblip[serve].
 from __future__ import annotations
 
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -19,21 +20,25 @@ from nnblip.serving.command import model_key
 from nnblip.serving.stack import Stack, free_port
 
 
-def main(rounds: int = 15) -> None:
-    stack = Stack([model_key(None)], free_port())
+#: Examples of the sweeps that are timed.
+SWEPT = 12
+
+
+def main(model: str | None = None, rounds: int = 7) -> None:
+    stack = Stack([model_key(model)], free_port())
     began = time.perf_counter()
     stack.start()
     try:
         ready = time.perf_counter() - began
         CONFIG.API.HOST = stack.url
-        _report(stack, ready, rounds)
+        _report(stack, ready, model, rounds)
     finally:
         stack.stop()
 
 
-def _report(stack: Stack, ready: float, rounds: int) -> None:
+def _report(stack: Stack, ready: float, name: str | None, rounds: int) -> None:
     examples = nnblip.demo.examples()[:1]
-    far, here = nnblip.BlipVQA(remote=True), nnblip.BlipVQA()
+    far, here = nnblip.BlipVQA(name, remote=True), nnblip.BlipVQA(name)
     made: list[remote.Backend] = []
     stock = remote.Backend.__init__
 
@@ -56,6 +61,28 @@ def _report(stack: Stack, ready: float, rounds: int) -> None:
         print(f"          up {made[0].sent:,} bytes, down {made[0].received:,} bytes, {len(made)} request")
     answer = _median(lambda: far.answer(examples[0].image, examples[0].question), rounds)
     print(f"an answer: remote {answer * 1e3:.0f} ms")
+    for model, where in ((here, "here"), (far, "remote")):
+        seconds = _median(partial(_contexts, model, examples[0]), rounds)
+        print(f"clean and corrupt, {where}: {seconds * 1e3:.0f} ms")
+    swept = {number: _sweep(far, number) for number in (1, 4)}
+    print(f"a sweep, 4 requests in flight / one at a time: {swept[4] / swept[1]:.2f} of the seconds")
+
+
+def _contexts(model: nnblip.BlipVQA, example: nnblip.Example) -> None:
+    with model.clean(example.image, example.question) as clean:
+        pass
+    with model.corrupt(clean, nu=5):
+        pass
+
+
+def _sweep(model: nnblip.BlipVQA, in_flight: int) -> float:
+    """Seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        nnblip.sweep(
+            model, nnblip.demo.examples()[:SWEPT], f"{folder}/x.zarr", draws=1, in_flight=in_flight, progress=False
+        )
+        return time.perf_counter() - began
 
 
 def _median(run: Callable[[], object], rounds: int) -> float:

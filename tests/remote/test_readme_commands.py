@@ -1,4 +1,4 @@
-"""README "On a server": its snippets, and its commands in a shell; the first, which installs, is scripts/test-remote's."""
+"""README "On a server": its snippets, and its commands in a shell; what installs is scripts/test-remote's."""
 
 import os
 import re
