@@ -19,7 +19,6 @@ from nnblip import remote
 from nnblip.serving.command import model_key
 from nnblip.serving.stack import Stack, free_port
 
-
 #: Examples of the sweeps that are timed.
 SWEPT = 12
 
