@@ -113,8 +113,6 @@ class Stack:
             "NDIF_STATUS_TIMEOUT_S": "5",
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
             "RAY_USAGE_STATS_ENABLED": "0",
-            # else what outlives Ray's head starts another one, in /tmp/ray
-            "RAY_TMPDIR": str(self.home),
             # else a token in the user's home switches it on for Ray's head, and nobody tells the others
             "RAY_AUTH_MODE": "disabled",
             # whatever its name says: without it Ray turns 127.0.0.1 into an address that others can reach
