@@ -1,5 +1,6 @@
 """The user's own blocks on a server: clean, corrupt, trace, session, each against the same block here."""
 
+import nnsight
 import pytest
 import torch
 from scenes_helper import VISIBLE, visible
@@ -207,3 +208,27 @@ def test_the_model_is_looked_at_before_the_first_block(there, monkeypatch, seen)
     for _ in range(2):
         there.trace(image, question)
     assert asked == ["nothing"]
+
+
+def test_edits_and_operations_inside_a_module(model, there, stock, seen):
+    image, question, _ = seen
+    found = []
+    for where in (model, there):
+        with where.edit() as (_tracer, edited):
+            edited.question_encoder.layer[3].output[:] = 0
+        with edited.trace(image, question):
+            query = edited.question_encoder.layer[0].crossattention.self.source.self_query_0.output.save()
+            logits = edited.text_decoder.output.logits.save()
+        with where.trace(image, question):
+            plain = where.text_decoder.output.logits.save()
+        found.append((query, logits, plain))
+    here, away = found
+    assert (here[1] - here[2]).abs().max() > 1e-2, "the edit matters"
+    for one, other in zip(away, here, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
+
+
+def test_shapes_need_no_server(there, seen):
+    with there.scan(*seen[:2]):
+        shape = nnsight.save(tuple(there.question_encoder.layer[0].output.shape))
+    assert shape == (1, len(there.encode(*seen[:2]).tokens), there.config.text_config.hidden_size)
