@@ -501,7 +501,7 @@ def test_the_command_says_what_it_did(tmp_path, capsys, monkeypatch):
     assert "setting seed: 0 -> 1" in capsys.readouterr().err
 
 
-def test_the_command_reads_data_sets_and_chooses_among_them(tmp_path, capsys):
+def test_the_command_reads_data_sets_and_chooses_among_them(model, tmp_path, capsys):
     out = tmp_path / "results.zarr"
     words = ["sweep", "scenes", "--n", "12", "--type", "location", "--draws", "1", "--correct-only"]
     assert main([*words, "--out", str(out)]) == 0
@@ -511,7 +511,7 @@ def test_the_command_reads_data_sets_and_chooses_among_them(tmp_path, capsys):
     assert set(tree.question_type.values.tolist()) == {"location"}
     assert tree.answer.values.tolist() == tree.predicted.values.tolist()
     with pytest.raises(InputError, match="did you mean 'scenes'"):
-        nnblip.sweep(None, "scene", out)
+        nnblip.sweep(model, "scene", out)
 
 
 @pytest.mark.parametrize("stuck", [False, True])
