@@ -111,6 +111,8 @@ class Stack:
             "NDIF_STATUS_TTL_S": "2",
             # who asks while the dispatcher starts is not heard, and others wait for that one
             "NDIF_STATUS_TIMEOUT_S": "5",
+            # Ray would give one thread to the actor of a model, which reserves no CPU
+            "OMP_NUM_THREADS": str(_threads()),
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
             "RAY_USAGE_STATS_ENABLED": "0",
             # else a token in the user's home switches it on for Ray's head, and nobody tells the others
@@ -318,6 +320,13 @@ def _gpus() -> list[int]:
     import torch
 
     return [torch.cuda.mem_get_info(index)[1] for index in range(torch.cuda.device_count())]
+
+
+def _threads() -> int:
+    """As many as torch takes here, which OMP_NUM_THREADS of the user's changes."""
+    import torch
+
+    return torch.get_num_threads()
 
 
 def _has_gpu() -> bool:

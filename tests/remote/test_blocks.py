@@ -1,6 +1,8 @@
 """The tests of the user's own blocks, on a real server."""
 
+import nnsight
 import pytest
+import torch
 from test_remote_blocks import *  # noqa: F403 - the fixtures `there` and `stock` are this folder's
 
 import nnblip
@@ -33,3 +35,9 @@ def test_gradients_there(model, there, server):
         found.append(gradient)
     assert found[0].abs().max() > 1e-6
     assert (found[1] - found[0]).abs().max() < 1e-4
+
+
+def test_as_many_threads_as_here(there, server):
+    with there.session():
+        threads = nnsight.save([torch.get_num_threads()])
+    assert threads == [torch.get_num_threads()]
