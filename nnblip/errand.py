@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from nnblip import provenance
@@ -19,22 +20,15 @@ from nnblip.settings import Settings
 if TYPE_CHECKING:
     from nnblip.model import BlipVQA
 
-_ARRAYS = ("clean", "corrupted", "restored")
-
 
 def traces(model: BlipVQA, settings: Settings, asked: Sequence[Asked]) -> list[dict[str, Any]]:
     """On the server: the numbers of examples."""
-    found = [vars(measure(model, settings, one)) for one in asked]
-    return [{name: _tensor(value) for name, value in one.items()} for one in found]
-
-
-def _tensor(value: Any) -> Any:
-    return torch.from_numpy(value) if hasattr(value, "dtype") else value
+    return [_packed(measure(model, settings, one)) for one in asked]
 
 
 def measured(found: dict[str, Any]) -> Measured:
     """Here: the numbers of an example."""
-    return Measured(**{name: value.numpy() if name in _ARRAYS else value for name, value in found.items()})
+    return Measured(**{name: one.numpy() if isinstance(one, torch.Tensor) else one for name, one in found.items()})
 
 
 def estimates(
@@ -42,16 +36,17 @@ def estimates(
 ) -> list[dict[str, Any]]:
     """On the server: the estimated numbers of examples."""
     found = [estimate(model, settings, one, steps, sample) for one in asked]
-    return [
-        {name: _tensor(value) for name, value in {**vars(one.measured), "pairs": one.pairs}.items()} for one in found
-    ]
+    return [{"measured": _packed(one.measured), "pairs": torch.from_numpy(one.pairs)} for one in found]
 
 
 def estimated(found: dict[str, Any]) -> Estimated:
     """Here: the estimated numbers of an example."""
-    numbers = dict(found)
-    pairs = numbers.pop("pairs").numpy()
-    return Estimated(measured(numbers), pairs)
+    return Estimated(measured(found["measured"]), found["pairs"].numpy())
+
+
+def _packed(numbers: Measured) -> dict[str, Any]:
+    """Arrays as tensors, which a result may have."""
+    return {name: torch.from_numpy(one) if isinstance(one, np.ndarray) else one for name, one in vars(numbers).items()}
 
 
 def own_answers(model: BlipVQA, asked: Sequence[Encoded]) -> list[list[int]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -55,6 +57,15 @@ def structure(
         processor = _processor(repo, config, where)
     module: torch.nn.Module = BlipForQuestionAnswering(config)
     return module.to(dtype).eval(), processor
+
+
+def served_name(repo: str, revision: str | None) -> str:
+    """How a request names a model of the hub or a folder to a stock NDIF server, after the class that serves it."""
+    # transformers 5 has no pipeline for visual question answering. With this task its pipeline
+    # falls back to the architecture that the configuration names; `image-text-to-text`, or no task
+    # at all, would silently serve another architecture. The hub is not asked: it may be a folder.
+    where = str(Path(repo).resolve()) if Path(repo).is_dir() else repo
+    return json.dumps({"repo_id": where, "revision": revision, "task": "document-question-answering"})
 
 
 def as_dtype(dtype: str | torch.dtype) -> torch.dtype:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -127,11 +126,7 @@ class BlipVQA(HuggingFaceModel):
         return TransformersModel
 
     def _remoteable_model_key(self) -> str:
-        # transformers 5 has no pipeline for visual question answering. With this task its pipeline
-        # falls back to the architecture that the configuration names; `image-text-to-text`, or no task
-        # at all, would silently serve another architecture. The hub is not asked: it may be a folder.
-        repo = str(Path(self.repo_id).resolve()) if Path(self.repo_id).is_dir() else self.repo_id
-        return json.dumps({"repo_id": repo, "revision": self.revision, "task": "document-question-answering"})
+        return loading.served_name(self.repo_id, self.revision)
 
     def _prove_names(self) -> None:
         """One forward pass on a single patch: every name that nnblip promises is served, with the right shape."""

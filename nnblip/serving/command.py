@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import time
-from pathlib import Path
 from types import FrameType
 
 from nnblip import demo
+from nnblip.loading import served_name
 from nnblip.serving.stack import PORT, Stack
-
-TASK = "document-question-answering"  # see `BlipVQA._remoteable_model_key`
 
 
 def model_key(model: str | None) -> str:
     """The name under which clients ask for a hub id, a folder, or (None) the bundled model."""
-    repo = str(demo.MODEL if model is None else model)
-    repo = str(Path(repo).resolve()) if Path(repo).is_dir() else repo
-    name = json.dumps({"repo_id": repo, "revision": None, "task": TASK})
+    name = served_name(str(demo.MODEL if model is None else model), None)
     return f"nnsight.modeling.transformers.TransformersModel:{name}"
 
 

@@ -65,7 +65,6 @@ class Stack:
         self.processes: dict[str, subprocess.Popen] = {}
         self.home, self.log = Path(), Path()
         self._before: set[int] = set()
-        self.started_at = time.monotonic()
 
     # --- starting -----------------------------------------------------------------
 
@@ -79,7 +78,6 @@ class Stack:
         self.home = Path(tempfile.mkdtemp(prefix="nnblip-"))
         self.log = self.home / "log"
         self.log.mkdir()
-        self.started_at = time.monotonic()
         try:
             self._start_stores()
             self._start_ray()

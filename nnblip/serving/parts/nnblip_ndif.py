@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import json
-import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,6 @@ from ndif.services.ray.deployments.controller.controller import _ControllerActor
 from ndif.services.ray.deployments.modeling.base import BaseModelDeployment
 from nnsight.modeling.huggingface import HuggingFaceModel
 from nnsight.modeling.mixins.remotable import Remotable
-
-logger = logging.getLogger("ndif.modeling")
 
 
 class OnCpu(BaseModelDeployment):
