@@ -11,33 +11,33 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nnblip import datasets, demo, effects, noise, plot, results, sites
-    from nnblip.attribution import attribution_trace
     from nnblip.edges import knock_out
     from nnblip.effects import gamma, indirect_effect, relevance, total_effect
     from nnblip.errors import NnblipError, NnblipWarning, RemoteError
-    from nnblip.inputs import Example
-    from nnblip.jobs import Job
+    from nnblip.examples import Example
     from nnblip.model import BlipVQA
     from nnblip.sites import Site
-    from nnblip.sweeping import sweep
-    from nnblip.trace import causal_trace
+    from nnblip.sweeps.sweep import sweep
+    from nnblip.tracing.attribution import attribution_trace
+    from nnblip.tracing.jobs import Job
+    from nnblip.tracing.trace import causal_trace
 
 _MODULES = ("datasets", "demo", "effects", "noise", "plot", "results", "sites")
 _NAMES = {
     "BlipVQA": "model",
-    "Example": "inputs",
-    "Job": "jobs",
+    "Example": "examples",
+    "Job": "tracing.jobs",
     "NnblipError": "errors",
     "NnblipWarning": "errors",
     "RemoteError": "errors",
     "Site": "sites",
-    "attribution_trace": "attribution",
-    "causal_trace": "trace",
+    "attribution_trace": "tracing.attribution",
+    "causal_trace": "tracing.trace",
     "gamma": "effects",
     "indirect_effect": "effects",
     "knock_out": "edges",
     "relevance": "effects",
-    "sweep": "sweeping",
+    "sweep": "sweeps.sweep",
     "total_effect": "effects",
 }
 __all__ = [

@@ -2,6 +2,6 @@
 
 import sys
 
-from nnblip.cli import main
+from nnblip.command.cli import main
 
 sys.exit(main())

@@ -21,11 +21,7 @@ VARIABLES = ("probability", "log_probability", "logit_difference")  # `nnblip.ou
 #: Dimensions of the nodes that are always there, and of a component's node.
 DIMS = {"clean": ("example",), "corrupted": ("example", "nu", "draw")}
 COMPONENT_DIMS = ("example", "nu", "draw", "kind", "layer", "token")
-#: Nodes of heads are called after the component.
-HEADS = HEADS_NODE
 HEADS_DIMS = ("example", "nu", "draw", "kind", "layer", "head", "token")
-#: The node of cells of several sites.
-CELLS = CELLS_NODE
 CELLS_DIMS = ("example", "nu", "draw", "cell")
 EXAMPLE_COORDS = ("question", "answer", "predicted", "rival", "question_type", "image")
 
@@ -82,13 +78,13 @@ def build(
         "/corrupted": _dataset(np.stack([one.corrupted for one in traced], 1), DIMS["corrupted"]),
     }
     for name in traced[0].restored:
-        nodes[f"/{name}"] = _cells(traced) if name == CELLS else _map(traced, name, kinds)
+        nodes[f"/{name}"] = _cells(traced) if name == CELLS_NODE else _map(traced, name, kinds)
     return xr.DataTree.from_dict(nodes)
 
 
 def _map(traced: Sequence[Traced], name: str, kinds: Sequence[str]) -> xr.Dataset:
     """The node of a component, or of its heads."""
-    component, of_heads = name.removesuffix(HEADS), name.endswith(HEADS)
+    component, of_heads = name.removesuffix(HEADS_NODE), name.endswith(HEADS_NODE)
     width = max(len(one.tokens[component]) for one in traced)
     numbers = np.stack([_pad(one.restored[name], width) for one in traced], 1)
     dims = HEADS_DIMS if of_heads else COMPONENT_DIMS
@@ -111,10 +107,10 @@ def _cells(traced: Sequence[Traced]) -> xr.Dataset:
     """The node of cells of several sites; an example that lacks a cell (its question is shorter) has NaN there."""
     every = {label["cell"]: label for one in traced for label in one.cells}
     place = {name: number for number, name in enumerate(every)}
-    shape = traced[0].restored[CELLS].shape[:-1]
+    shape = traced[0].restored[CELLS_NODE].shape[:-1]
     numbers = np.full((shape[0], len(traced), *shape[1:], len(every)), np.nan, np.float32)
     for number, one in enumerate(traced):
-        numbers[:, number][..., [place[label["cell"]] for label in one.cells]] = one.restored[CELLS]
+        numbers[:, number][..., [place[label["cell"]] for label in one.cells]] = one.restored[CELLS_NODE]
     names = next(iter(every.values()))
     coords = {name: ("cell", [label[name] for label in every.values()]) for name in names}
     return _dataset(numbers, CELLS_DIMS).assign_coords(coords)
@@ -136,9 +132,9 @@ def check(tree: xr.DataTree) -> xr.DataTree:
     Raises:
         ResultError: naming the node, variable or dimension that is missing.
     """
-    shapes: dict[str, tuple[str, ...]] = {CELLS: CELLS_DIMS}
+    shapes: dict[str, tuple[str, ...]] = {CELLS_NODE: CELLS_DIMS}
     for component in COMPONENTS:
-        shapes |= {component: COMPONENT_DIMS, component + HEADS: HEADS_DIMS}
+        shapes |= {component: COMPONENT_DIMS, component + HEADS_NODE: HEADS_DIMS}
     components = {node: shapes[node] for node in tree.children if node in shapes}
     for node, dims in (DIMS | components).items():
         if node not in tree.children:

@@ -33,8 +33,9 @@ from rich.table import Table
 from scipy.stats import spearmanr
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from nnblip import BlipVQA, NnblipWarning, causal_trace, demo, engine
-from nnblip.plan import Plan, make_plans
+from nnblip import BlipVQA, NnblipWarning, causal_trace, demo
+from nnblip.passes import engine
+from nnblip.passes.plan import Plan, make_plans
 from nnblip.sites import HEAD_KINDS, KINDS, TEXT_COMPONENTS, heatmap, image_regions
 
 DTYPES = ("float32", "bfloat16")

@@ -16,9 +16,9 @@ from typing import Any
 from nnsight.schema.config import CONFIG
 
 import nnblip
-from nnblip import remote
-from nnblip.serving.command import model_key
-from nnblip.serving.stack import Stack, free_port
+from nnblip.remote import client
+from nnblip.remote.server.command import model_key
+from nnblip.remote.server.stack import Stack, free_port
 
 #: Examples of the sweeps that are timed.
 SWEPT = 12
@@ -40,14 +40,14 @@ def _report(stack: Stack, ready: float, name: str | None, rounds: int) -> None:
     # an answer is given, since random weights never end theirs
     examples = [replace(nnblip.demo.examples()[0], answer="red")]
     far, here = nnblip.BlipVQA(name, remote=True), nnblip.BlipVQA(name)
-    made: list[remote.Backend] = []
-    stock = remote.Backend.__init__
+    made: list[client.Backend] = []
+    stock = client.Backend.__init__
 
-    def noted(self: remote.Backend, *args: Any, **options: Any) -> None:
+    def noted(self: client.Backend, *args: Any, **options: Any) -> None:
         made.append(self)
         stock(self, *args, **options)
 
-    remote.Backend.__init__ = noted  # type: ignore[method-assign]
+    client.Backend.__init__ = noted  # type: ignore[method-assign]
     print(f"from serve to ready   {ready:8.1f} s")
     print(f"memory of the stack   {stack.memory() / 2**20:8.0f} MiB (shared pages once), {len(stack.left())} processes")
     for draws in (1, 10):

@@ -26,9 +26,9 @@ import xarray as xr
 from bench import Row, peak_memory, row, show
 
 import nnblip
-from nnblip import agenda
 from nnblip.datasets import scenes
-from nnblip.store import DONE, Store, create
+from nnblip.sweeps import agenda
+from nnblip.sweeps.store import DONE, Store, create
 
 SMALL, ROUNDS = 10, 10
 

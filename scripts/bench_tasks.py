@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nnblip import BlipVQA, Site, engine
+from nnblip import BlipVQA, Site
+from nnblip.blip.outcome import Outcome, outcome_of, rival_of
 from nnblip.noise import corrupt, get_noise, unit_noise
-from nnblip.outcome import Outcome, outcome_of, rival_of
-from nnblip.plan import INPUT, Point, Step, make_plans
+from nnblip.passes import engine
+from nnblip.passes.plan import INPUT, Point, Step, make_plans
 from nnblip.sites import TEXT_COMPONENTS, heatmap
 
 QUESTION, ANSWER, NU = "what is the color of the character", "red", 5.0

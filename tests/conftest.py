@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import nnblip
-from nnblip import remote
-from nnblip.faults import ServerSays
+from nnblip.remote import client
+from nnblip.remote.faults import ServerSays
 
 HERE = Path(__file__).parent
 
@@ -47,6 +47,6 @@ def stock(monkeypatch, tmp_path):
         sizes.append((len(blob), (tmp_path / "answer").stat().st_size))
         return torch.load(tmp_path / "answer", weights_only=True)  # builtins and tensors, no classes of ours
 
-    monkeypatch.setattr(remote.Backend, "request", request)
-    monkeypatch.setattr(remote, "check", lambda host: None)
+    monkeypatch.setattr(client.Backend, "request", request)
+    monkeypatch.setattr(client, "check", lambda host: None)
     return sizes

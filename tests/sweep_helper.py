@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 
 from nnblip.datasets import scenes
-from nnblip.inputs import Example
+from nnblip.examples import Example
 
 ROOT = Path(__file__).parent.parent
 
@@ -85,7 +85,7 @@ def start(arguments: list[str], **options) -> subprocess.Popen:
 
 def main() -> int:
     import nnblip.datasets
-    from nnblip.cli import main
+    from nnblip.command.cli import main
 
     def open_dataset(spec, images=None, strict=False):
         return Scenes.of(40)
@@ -94,7 +94,7 @@ def main() -> int:
     if seconds := float(os.environ.get("SLOWER", "0")):
         import time
 
-        import nnblip.agenda as agenda
+        import nnblip.sweeps.agenda as agenda
 
         trace = agenda.trace_example
         agenda.trace_example = lambda *args: (time.sleep(seconds), trace(*args))[1]

@@ -14,7 +14,7 @@ from PIL import Image
 
 import nnblip
 from nnblip import demo
-from nnblip.cli import main
+from nnblip.command.cli import main
 
 
 def test_without_arguments_a_bundled_scene_is_traced(tmp_path, capsys):
@@ -57,14 +57,14 @@ def test_doctor_finds_all_well(capsys):
 
 
 def test_doctor_notices_a_wrong_engine(capsys, monkeypatch):
-    import nnblip.engine
+    import nnblip.passes.engine
 
     def forgets_a_layer(model, point, plan, clean):
         if point.layer != 3:
             write(model, point, plan, clean)
 
-    write = nnblip.engine.write_states
-    monkeypatch.setattr(nnblip.engine, "write_states", forgets_a_layer)
+    write = nnblip.passes.engine.write_states
+    monkeypatch.setattr(nnblip.passes.engine, "write_states", forgets_a_layer)
     assert main(["doctor"]) == 1
     assert "FAILED" in capsys.readouterr().out
 

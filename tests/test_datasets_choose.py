@@ -10,11 +10,13 @@ import oracle
 import pytest
 
 import nnblip
-from nnblip import datasets, envelope, errand, remote
+from nnblip import datasets
 from nnblip.datasets import Dataset
 from nnblip.datasets.choose import TOGETHER
 from nnblip.errors import InputError, NnblipError
-from nnblip.inputs import Example
+from nnblip.examples import Example
+from nnblip.remote import client, errand
+from nnblip.runs import envelope
 
 
 def scenes(n=40):
@@ -183,7 +185,7 @@ def there(model, monkeypatch):
         far.asked.append(len(args[0]))
         return envelope.opened(envelope.sealed(model, getattr(errand, name), *args))
 
-    monkeypatch.setattr(remote, "ask", ask)
+    monkeypatch.setattr(client, "ask", ask)
     return far
 
 

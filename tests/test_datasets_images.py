@@ -15,7 +15,7 @@ from nnblip import datasets
 from nnblip.datasets import Download
 from nnblip.datasets.images import Clevr, Coco, Finder, Gqa
 from nnblip.errors import InputError, NnblipWarning
-from nnblip.inputs import load_image
+from nnblip.examples import load_image
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from PIL import Image
 from nnblip import datasets
 from nnblip.datasets import scenes
 from nnblip.errors import InputError
-from nnblip.inputs import Example, load_image
+from nnblip.examples import Example, load_image
 
 
 def read(dataset):

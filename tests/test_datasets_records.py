@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nnblip import datasets
 from nnblip.datasets import Dataset, Problem, template_of
 from nnblip.errors import InputError, NnblipError, NnblipWarning
-from nnblip.inputs import Example
+from nnblip.examples import Example
 
 
 def several(n=100):

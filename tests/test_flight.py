@@ -12,10 +12,11 @@ import pytest
 from sweep_helper import Scenes, environment, same_arrays, same_as_trace
 
 import nnblip
-from nnblip import envelope, errand, remote
 from nnblip.errors import InputError, NnblipError, RemoteError
-from nnblip.flight import Request, flights, one_by_one
-from nnblip.store import Store
+from nnblip.remote import client, errand
+from nnblip.runs import envelope
+from nnblip.sweeps.store import Store
+from nnblip.tracing.requests import Request, concurrently, one_by_one
 
 FEW = dict(nu=[5.0], draws=1, progress=False)
 
@@ -56,11 +57,11 @@ class Server:
 @pytest.fixture
 def server(model, monkeypatch):
     one = Server(model)
-    monkeypatch.setattr(remote, "ask", one)
+    monkeypatch.setattr(client, "ask", one)
     return one
 
 
-# --- flights -------------------------------------------------------------------------------
+# --- concurrently -------------------------------------------------------------------------------
 
 
 def sleeping(seconds):
@@ -74,7 +75,7 @@ def test_results_come_as_they_arrive_from_threads_and_are_read_in_this_one():
         ask = sleeping(seconds[key]).ask
         return Request(ask, lambda thread: (read.append(threading.current_thread()), thread)[1])
 
-    found = [(key, result()) for key, result in flights(range(3), begin, 3)]
+    found = [(key, result()) for key, result in concurrently(range(3), begin, 3)]
     assert [key for key, _ in found] == [1, 2, 0]
     threads = {thread for _, thread in found}
     assert len(threads) == 3 and threading.current_thread() not in threads
@@ -94,14 +95,14 @@ def test_never_more_than_allowed_and_no_fewer(most):
         with lock:
             now[0] -= 1
 
-    assert len(list(flights(range(9), lambda key: Request(ask, bool), most))) == 9
+    assert len(list(concurrently(range(9), lambda key: Request(ask, bool), most))) == 9
     assert max(seen) == most
 
 
 def test_who_says_stop_gets_what_is_in_flight_and_nothing_else():
     go = [True]
     got = []
-    for key, _ in flights(range(9), lambda key: sleeping(0.05 * (key + 1)), 3, lambda: go[0]):
+    for key, _ in concurrently(range(9), lambda key: sleeping(0.05 * (key + 1)), 3, lambda: go[0]):
         got.append(key)
         go[0] = False
     assert got == [0, 1, 2]
@@ -119,7 +120,7 @@ def test_errors_belong_to_their_key_and_faults_of_the_server_come_last():
         return Request(gone, bool) if key == 1 else sleeping([0, 0, 0, 0.1][key])
 
     results = []
-    for key, result in flights(range(4), begin, 4):
+    for key, result in concurrently(range(4), begin, 4):
         try:
             result()
             results.append((key, ""))
@@ -140,15 +141,15 @@ def test_sessions_open_in_many_threads_and_each_gets_its_own_answer(there, monke
         time.sleep(0.001)
         return {"found": {"result": f"answer to {text}"}}
 
-    monkeypatch.setattr(remote.Backend, "request", request)
-    monkeypatch.setattr(remote, "check", lambda host: None)
+    monkeypatch.setattr(client.Backend, "request", request)
+    monkeypatch.setattr(client, "check", lambda host: None)
     switch = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     try:
         found = {
             key: result()
-            for key, result in flights(
-                range(150), lambda key: Request(lambda: remote.ask(there, "weights", f"question {key}"), str), 12
+            for key, result in concurrently(
+                range(150), lambda key: Request(lambda: client.ask(there, "weights", f"question {key}"), str), 12
             )
         }
     finally:
@@ -187,11 +188,11 @@ def test_a_sweep_keeps_several_in_flight_and_ends_in_the_same_numbers(model, the
     assert float(abs(effect["clean"].probability - effect["corrupted"].probability).max()) > 0.1
     same_as_trace(tree, effect)
     one = Server(model)
-    remote.ask, before = one, remote.ask
+    client.ask, before = one, client.ask
     try:
         nnblip.sweep(there, examples, tmp_path / "alone.zarr", **FEW, in_flight=1)
     finally:
-        remote.ask = before
+        client.ask = before
     assert one.most == 1
     same_arrays(tmp_path / "there.zarr", tmp_path / "alone.zarr")
 
@@ -226,7 +227,7 @@ def test_a_fault_of_the_server_writes_what_has_arrived_and_marks_nothing(model, 
 
     hashed = errand.weights(model)
     monkeypatch.setattr(
-        remote, "ask", lambda m, name, *a, **o: hashed if name == "weights" else falls(m, name, *a, **o)
+        client, "ask", lambda m, name, *a, **o: hashed if name == "weights" else falls(m, name, *a, **o)
     )
     server.seconds = lambda number: 5.0 if number > 4 else 0.0
     began = time.monotonic()
@@ -236,7 +237,7 @@ def test_a_fault_of_the_server_writes_what_has_arrived_and_marks_nothing(model, 
     found = status(out)
     assert "failed" not in found and found.count("done") == 3
     server.seconds = lambda number: 0.0
-    monkeypatch.setattr(remote, "ask", server)
+    monkeypatch.setattr(client, "ask", server)
     tree = nnblip.sweep(there, examples, out, **FEW)
     same_as_trace(tree, nnblip.causal_trace(model, examples, **FEW))
 
@@ -250,7 +251,7 @@ def test_a_dead_server_is_not_asked_about_every_example(there, monkeypatch, tmp_
         asked.append(name)
         raise RemoteError("the server is gone")
 
-    monkeypatch.setattr(remote, "ask", down)
+    monkeypatch.setattr(client, "ask", down)
     with pytest.raises(RemoteError, match="the server is gone"):
         nnblip.sweep(there, Scenes.of(5), tmp_path / "x.zarr", **FEW)
     assert asked == ["traces"] and not (tmp_path / "x.zarr").exists()
@@ -260,12 +261,12 @@ PROGRAM = """
     import sys, time, warnings
     sys.path.insert(0, {tests!r})
     import nnblip
-    from nnblip import remote
+    from nnblip.remote import client
     from sweep_helper import Scenes
     from test_flight import Server, FEW
 
     seconds = float(sys.argv[1])
-    remote.ask = Server(nnblip.BlipVQA(), lambda number: seconds if number > 3 else 0.0)
+    client.ask = Server(nnblip.BlipVQA(), lambda number: seconds if number > 3 else 0.0)
     try:
         nnblip.sweep(nnblip.BlipVQA(remote=True), Scenes.of(16), {out!r}, **FEW, in_flight=3)
     except KeyboardInterrupt as stop:

@@ -10,10 +10,10 @@ from scenes_helper import visible
 from test_trace import agree, numbers
 
 import nnblip
+from nnblip.blip.vision import clean_at, patch_embeds
 from nnblip.errors import NnblipError, SiteError
 from nnblip.noise import NOISES, corrupt, get_noise, unit_noise
 from nnblip.sites import Site, image_regions
-from nnblip.vision import clean_at, patch_embeds
 
 SIDE, LAYERS = 8, 4  # of the bundled model: 8 x 8 patches, 4 vision layers
 IMAGE = "image_encoder"

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from PIL import Image, features
 from transformers import AutoImageProcessor
 
-from nnblip import inputs
+from nnblip.blip import inputs
+from nnblip.blip.inputs import answer_ids, answer_text, answer_tokens, encode
 from nnblip.demo import MODEL
 from nnblip.errors import InputError, NnblipWarning
-from nnblip.inputs import Example, answer_ids, answer_text, answer_tokens, encode, load_image
+from nnblip.examples import Example, load_image
 
 QUESTION = "what is the color of the star?"
 WORDS = st.sampled_from(["what", "is", "the", "color", "of", "star", "circle", "red", "?", "how", "many"])

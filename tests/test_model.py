@@ -98,7 +98,7 @@ def test_bad_arguments_are_refused(wrong):
 
 
 def test_a_missing_name_is_told_at_load(monkeypatch):
-    monkeypatch.setitem(__import__("nnblip.model", fromlist=["RENAME"]).RENAME, "E_output", "add_nrom")
+    monkeypatch.setitem(nnblip.BlipVQA.task.names, "E_output", "add_nrom")
     with pytest.raises(ModelError, match="a state that nnblip promises is missing"):
         nnblip.BlipVQA()
 

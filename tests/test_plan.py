@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnblip.errors import NnblipError
-from nnblip.plan import INPUT, Point, make_plans, points, restore_in_place
+from nnblip.passes.plan import INPUT, Point, make_plans, points, restore_in_place
 from nnblip.sites import HEAD_KINDS, TEXT_COMPONENTS, WHOLE_KINDS, Extent, Site, heatmap
 
 TOKENS = 3

@@ -2,7 +2,6 @@
 
 import ast
 import time
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -12,10 +11,11 @@ from nnsight.intervention.backends.remote import RemoteError as ServerSays
 from nnsight.schema.config import CONFIG
 
 import nnblip
-from nnblip import errand, packing, remote
-from nnblip.envelope import opened, sealed
 from nnblip.errors import InputError, RemoteError
-from nnblip.faults import faults
+from nnblip.remote import client, errand
+from nnblip.remote.faults import faults
+from nnblip.remote.sources import needed
+from nnblip.runs.envelope import opened, sealed
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +96,9 @@ def test_choosing_by_the_answers_of_a_server(there, local, stock):
 
 
 def test_a_sweep_asks_the_server_for_its_weights(there, local, stock):
-    from nnblip import provenance
+    from nnblip.sweeps.fingerprint import fingerprint
 
-    assert provenance.fingerprint(there)["weights"] == provenance.fingerprint(local)["weights"]
+    assert fingerprint(there)["weights"] == fingerprint(local)["weights"]
 
 
 def test_a_model_that_is_here_is_asked_of_the_server_too(local, stock, tmp_path):
@@ -133,14 +133,18 @@ def test_another_architecture_is_refused(local):
         opened(sealed(Other(), errand.nothing))
 
 
-def test_the_modules_that_travel_import_only_each_other():
-    package = Path(nnblip.__file__).parent
-    for module in packing.MODULES[1:]:
-        for node in ast.parse((package / f"{module}.py").read_text()).body:
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nnblip"):
-                inner = node.module.removeprefix("nnblip").removeprefix(".")
-                wanted = [inner] if inner else [name.name for name in node.names]
-                assert set(wanted) <= set(packing.MODULES), f"{module} imports {wanted}"
+def test_what_travels_is_computed_from_the_imports_and_stays_below_the_server():
+    found = needed("nnblip.remote.errand", "nnblip.model")
+    folders = {name.split(".")[1] for name in found if name.count(".")}
+    assert folders <= {
+        "errors", "sites", "noise", "roles", "edges", "examples", "blip", "passes", "runs", "remote", "model"
+    }  # fmt: skip
+    assert [name for name in found if name.startswith("nnblip.remote.")] == ["nnblip.remote.errand"]
+    for place, (name, text) in enumerate(found.items()):
+        before = set(list(found)[:place])
+        for node in ast.parse(text).body if name != "nnblip" else ():
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("nnblip"):
+                assert node.module in before, f"{name} comes before {node.module}, which it imports"
 
 
 def test_pixel_values_travel_bit_for_bit(local):
@@ -169,29 +173,29 @@ def test_no_server(there, nobody):
 
 
 def test_no_server_without_the_check(there, nobody, monkeypatch):
-    monkeypatch.setattr(remote, "check", lambda host: None)
+    monkeypatch.setattr(client, "check", lambda host: None)
     with pytest.raises(RemoteError, match="nnblip serve"):
         there.answer(nnblip.demo.examples()[0].image, "what is the color of the circle")
 
 
 def answers(monkeypatch, status, **body):
     monkeypatch.setattr(httpx, "get", lambda *_, **__: httpx.Response(status, json=body))
-    remote.check.cache_clear()
+    client.check.cache_clear()
 
 
 def test_versions_that_cannot_talk_are_named(monkeypatch):
     answers(monkeypatch, 200, packages={"nnsight": "0.9.0"})
     with pytest.raises(RemoteError, match=r"nnsight 0\.9\.0.*cannot talk.*install nnsight 0\.9"):
-        remote.check("http://server")
+        client.check("http://server")
     answers(monkeypatch, 200, packages={"nnsight": "0.8.7", "transformers": "4.50.1"})
     with pytest.raises(RemoteError, match=r"transformers 4\.50\.1"):
-        remote.check("http://server")
+        client.check("http://server")
 
 
 def test_a_server_that_is_not_ready(monkeypatch):
     answers(monkeypatch, 503, detail="reconnecting")
     with pytest.raises(RemoteError, match="not ready"):
-        remote.check("http://server")
+        client.check("http://server")
 
 
 @pytest.mark.parametrize(
@@ -231,9 +235,9 @@ def test_the_key_is_never_shown(monkeypatch):
 
 
 def test_too_large_a_request_is_not_sent(there, monkeypatch):
-    monkeypatch.setattr(remote, "LARGEST", 10)
-    monkeypatch.setattr(remote, "check", lambda host: None)
-    backend = remote.Backend(there)
+    monkeypatch.setattr(client, "LARGEST", 10)
+    monkeypatch.setattr(client, "check", lambda host: None)
+    backend = client.Backend(there)
     with pytest.raises(RemoteError, match="at most"), there.session(backend=backend):
         found = 1  # noqa: F841
 
@@ -247,6 +251,6 @@ def test_a_fault_of_the_server_stops_a_sweep_and_marks_no_example(there, monkeyp
     def down(*_, **__):
         raise RemoteError("the server is gone")
 
-    monkeypatch.setattr(remote, "ask", down)
+    monkeypatch.setattr(client, "ask", down)
     with pytest.raises(nnblip.NnblipError, match="the server is gone"):
         nnblip.sweep(there, nnblip.demo.examples()[:2], tmp_path / "x.zarr", draws=1)

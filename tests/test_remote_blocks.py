@@ -6,8 +6,8 @@ import torch
 from scenes_helper import VISIBLE, visible
 
 import nnblip
-from nnblip import remote
 from nnblip.errors import NnblipError, RemoteError
+from nnblip.remote import client
 from nnblip.sites import Site
 
 SITE = Site("question_encoder", layer=4, token=0)
@@ -161,7 +161,7 @@ def test_a_trace_of_the_users_own(model, there, stock, seen):
 
 @pytest.fixture(autouse=True)
 def not_looked_at(monkeypatch):
-    monkeypatch.setattr(remote, "_SERVED", set())
+    monkeypatch.setattr(client, "_SERVED", set())
 
 
 def test_a_session_is_one_request(model, there, stock, seen):
@@ -204,7 +204,7 @@ def test_nnsights_own_rehearsal(model, seen):
 def test_the_model_is_looked_at_before_the_first_block(there, monkeypatch, seen):
     image, question, _ = seen
     asked = []
-    monkeypatch.setattr(remote, "ask", lambda model, name, **_: asked.append(name))
+    monkeypatch.setattr(client, "ask", lambda model, name, **_: asked.append(name))
     for _ in range(2):
         there.trace(image, question)
     assert asked == ["nothing"]

@@ -9,11 +9,11 @@ import pytest
 import xarray as xr
 import zarr
 
-from nnblip import store as store_module
 from nnblip.errors import ResultError
 from nnblip.results import Traced, build
-from nnblip.store import DONE, FAILED, PENDING, Store, block_size, create, fingerprint_of
-from nnblip.verify import damages, holes
+from nnblip.sweeps import store as store_module
+from nnblip.sweeps.store import DONE, FAILED, PENDING, Store, block_size, create, fingerprint_of
+from nnblip.sweeps.verify import damages, holes
 
 NU, DRAWS, LAYERS = (1.0, 5.0), 2, 3
 IDS = [f"e{i}" for i in range(10)]

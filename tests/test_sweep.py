@@ -20,13 +20,14 @@ import xarray as xr
 from sweep_helper import Scenes, command, environment, same_arrays, same_as_trace, start
 
 import nnblip
-from nnblip import agenda, sweeping
-from nnblip.cli import main
+from nnblip.command.cli import main
 from nnblip.errors import InputError, NnblipError, NnblipWarning, ResultError
-from nnblip.processes import Lock
 from nnblip.sites import Site, all_tokens, windows
-from nnblip.store import Store
-from nnblip.verify import check_stored
+from nnblip.sweeps import agenda, fingerprint
+from nnblip.sweeps import sweep as sweeping
+from nnblip.sweeps.processes import Lock
+from nnblip.sweeps.store import Store
+from nnblip.sweeps.verify import check_stored
 
 FEW = dict(nu=[5.0], draws=1)
 
@@ -209,10 +210,8 @@ def test_other_examples_model_and_code_are_refused_with_the_difference(model, sm
         other._module.text_encoder.encoder.layer[3].output.dense.weight[5, 7] += 1e-6
     with pytest.raises(ResultError, match="model and code: weights"):
         nnblip.sweep(other, Scenes.of(4), small, **FEW)
-    from nnblip import provenance
-
-    monkeypatch.setattr(provenance, "source_hash", lambda: "changed")
-    with pytest.raises(ResultError, match=r"model and code: source: '\w+' -> 'changed'"):
+    monkeypatch.setattr(fingerprint, "source_hash", lambda: "changed")
+    with pytest.raises(ResultError, match=r"model and code: source: 'code \w+' -> 'changed'"):
         nnblip.sweep(model, Scenes.of(4), small, **FEW)
 
 
@@ -307,7 +306,7 @@ def test_a_stop_without_a_word_is_still_said(capsys, monkeypatch):
     def stopped(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nnblip.verify.check_stored", stopped)
+    monkeypatch.setattr("nnblip.sweeps.verify.check_stored", stopped)
     assert main(["check", "results.zarr"]) == 130 and capsys.readouterr().err == "nnblip: stopped\n"
 
 

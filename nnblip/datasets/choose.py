@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
+from nnblip.blip.inputs import Encoded
 from nnblip.datasets.records import Dataset, Problem, lot, template_of
 from nnblip.datasets.vqa_accuracy import accuracy, normalized
 from nnblip.errors import InputError, whole
-from nnblip.inputs import Encoded, Example
+from nnblip.examples import Example
 
 if TYPE_CHECKING:
     from nnblip.model import BlipVQA
+
 
 #: Where people disagree, an answer counts as correct from this soft accuracy on: at least two of ten gave it.
 SOFT = 0.5
@@ -193,12 +195,7 @@ def _own_answers(model: BlipVQA, asked: Sequence[tuple[Any, str]]) -> list[Said]
         except InputError as error:
             encoded.append(error)
     readable = [one for one in encoded if isinstance(one, Encoded)]
-    if model.remote and readable:
-        from nnblip.remote import ask
-
-        answers = iter(ask(model, "own_answers", readable))
-    else:
-        answers = iter([model.own_answer(one, model.image_embeds(one), empty=True) for one in readable])
+    answers = iter(model.own_answers(readable))
     return [next(answers) if isinstance(one, Encoded) else one for one in encoded]
 
 

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nnblip.errors import InputError, NnblipWarning, whole
-from nnblip.inputs import Example
+from nnblip.examples import Example
 from nnblip.roles import ATTRIBUTE_WORDS, FUNCTION_WORDS, QUESTION_WORDS
 
 if TYPE_CHECKING:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from nnblip.inputs import Example
+from nnblip.examples import Example
 
 HERE = Path(__file__).parent
 MODEL = HERE / "model"
+#: What results call it.
+NAME = "nnblip-demo"
 
 
 def examples() -> list[Example]:

@@ -14,7 +14,8 @@ from matplotlib.colors import CenteredNorm, Normalize
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
-from nnblip import effects, reading
+from nnblip import effects
+from nnblip.effects import reading
 
 VALUES = ("probability", "indirect_effect", "relevance")
 

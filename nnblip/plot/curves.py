@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from nnblip import effects, reading
+from nnblip import effects
+from nnblip.effects import reading
 from nnblip.errors import one_of
 from nnblip.plot.common import SMALL, TEXT, say
 

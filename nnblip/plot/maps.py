@@ -7,7 +7,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nnblip import effects, reading
+from nnblip import effects
+from nnblip.effects import reading
 from nnblip.errors import NnblipError, one_of
 from nnblip.plot.common import (
     SMALL,

@@ -14,8 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
-from nnblip import effects, reading
+from nnblip import effects
+from nnblip.effects import reading
 from nnblip.errors import InputError, NnblipError, one_of
+from nnblip.examples import load_image
 from nnblip.plot.common import (
     SMALL,
     TEXT,
@@ -137,8 +139,6 @@ def _layers(values: xr.DataArray, layer: object) -> list[int]:
 
 def _photograph(image: Any, given: bool) -> Any:
     """A grey PIL image, not larger than can be seen."""
-    from nnblip.inputs import load_image  # here, since it imports torch
-
     if not given and not image:
         raise NnblipError("the result does not say the path of its picture; give it: picture(tree, image)")
     try:

@@ -4,7 +4,7 @@ import pytest
 from servers import Server, running
 
 import nnblip
-from nnblip import remote
+from nnblip.remote import client
 
 
 @pytest.fixture(scope="session")
@@ -31,11 +31,11 @@ def there(far):
 @pytest.fixture
 def stock(server, monkeypatch):
     """What the tests without a server call their stand-in for one; gives the sizes of requests, up and down."""
-    sizes, finalize = [], remote.Backend.finalize
+    sizes, finalize = [], client.Backend.finalize
 
     def finalized(self, content):
         sizes.append((self.sent, len(content)))
         return finalize(self, content)
 
-    monkeypatch.setattr(remote.Backend, "finalize", finalized)
+    monkeypatch.setattr(client.Backend, "finalize", finalized)
     return sizes

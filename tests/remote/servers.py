@@ -12,8 +12,8 @@ import psutil
 import pytest
 from nnsight.schema.config import CONFIG
 
-from nnblip import remote
-from nnblip.serving.stack import free_port
+from nnblip.remote import client
+from nnblip.remote.server.stack import free_port
 
 ROOT = Path(__file__).parents[2]
 READY_SECONDS = 400
@@ -42,7 +42,7 @@ class Server:
 
     def start(self) -> None:
         assert not self.runs, "it runs already"
-        remote.check.cache_clear()
+        client.check.cache_clear()
         began = time.monotonic()
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -141,6 +141,6 @@ def running(server: Server):
         yield server
     finally:
         CONFIG.API.HOST = before
-        remote.check.cache_clear()
+        client.check.cache_clear()
         if server.runs:
             server.stop()

@@ -6,8 +6,9 @@ import pytest
 from slow import Slow, weights
 
 import nnblip
-from nnblip import errand, jobs, remote
 from nnblip.errors import RemoteError
+from nnblip.remote import client, errand
+from nnblip.tracing import jobs
 
 EXAMPLES = nnblip.demo.examples()
 
@@ -60,7 +61,7 @@ def test_redis(server, far, job, tmp_path):
 def test_no_server_any_more(server, far, job):
     for call in (lambda: ask(far), lambda: job.status, lambda: job.result(30)):
         fails(call, "no server answers.*nnblip serve", 15)
-    remote.check.cache_clear()
+    client.check.cache_clear()
     fails(lambda: ask(far), "no server answers.*nnblip serve", 15)
 
 
@@ -77,7 +78,7 @@ def test_the_object_store(server, far, tmp_path, monkeypatch):
     job.result(60)
     with server.unwatched():
         with server.killed_when(begun, "moto_server"):
-            fails(lambda: remote.ask(far, "weights", str(begun), 3, timeout=80), "object store", 90)
+            fails(lambda: client.ask(far, "weights", str(begun), 3, timeout=80), "object store", 90)
         fails(lambda: job.status, "object store", 60)
         fails(lambda: job.result(60), "object store", 60)
         fails(lambda: ask(far, blocking=False).result(30), "object store|not done", 90)

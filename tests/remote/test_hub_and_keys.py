@@ -19,7 +19,7 @@ from servers import Server, running, server_python
 
 import nnblip
 from nnblip.errors import RemoteError
-from nnblip.serving.stack import free_port
+from nnblip.remote.server.stack import free_port
 
 NAME, KEY = "somebody/blip-of-theirs", str(uuid.uuid4())
 EXAMPLES = nnblip.demo.examples()[:1]

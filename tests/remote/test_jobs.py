@@ -10,7 +10,7 @@ import xarray as xr
 
 import nnblip
 from nnblip.errors import RemoteError
-from nnblip.jobs import known
+from nnblip.tracing.jobs import known
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +58,7 @@ def test_an_error_on_the_server(far):
 
 
 def test_a_job_that_the_server_does_not_know(far, monkeypatch):
-    from nnblip import jobs
+    from nnblip.tracing import jobs
 
     job = nnblip.causal_trace(far, nnblip.demo.examples()[:1], draws=1, blocking=False)
     monkeypatch.setattr(jobs, "UNKNOWN", 2.0)

@@ -5,8 +5,8 @@ import torch
 from slow import weights
 
 import nnblip
-from nnblip import errand, remote
 from nnblip.noise import Multiplicative
+from nnblip.remote import client, errand
 
 EXAMPLES = nnblip.demo.examples()
 
@@ -23,8 +23,8 @@ class Tabled(Multiplicative):
 
 
 def test_a_large_request(far, local, monkeypatch):
-    made, init = [], remote.Backend.__init__
-    monkeypatch.setattr(remote.Backend, "__init__", lambda self, *a, **k: (made.append(self), init(self, *a, **k))[1])
+    made, init = [], client.Backend.__init__
+    monkeypatch.setattr(client.Backend, "__init__", lambda self, *a, **k: (made.append(self), init(self, *a, **k))[1])
     noise = Tabled(np.random.default_rng(0).standard_normal(3_000_000, dtype=np.float32))
     here, there = (
         nnblip.causal_trace(model, EXAMPLES[:1], draws=2, noise=noise, progress=False) for model in (local, far)
@@ -37,6 +37,6 @@ def test_a_large_request(far, local, monkeypatch):
 
 def test_a_large_result(far, local, monkeypatch):
     monkeypatch.setattr(errand, "weights", weights)
-    there = remote.ask(far, "weights")
+    there = client.ask(far, "weights")
     assert there.nbytes > 12 * 2**20
     assert torch.equal(there, weights(local))

@@ -13,7 +13,7 @@ from servers import READY_SECONDS, ROOT, processes, server_python
 
 import nnblip
 from nnblip.errors import RemoteError
-from nnblip.serving.stack import PORT, check_free, free_port
+from nnblip.remote.server.stack import PORT, check_free, free_port
 
 
 def blocks(language: str) -> list[str]:

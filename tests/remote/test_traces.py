@@ -9,7 +9,7 @@ import pytest
 from scenes_helper import VISIBLE, visible
 
 import nnblip
-from nnblip import remote
+from nnblip.remote import client
 from nnblip.sites import HEAD_KINDS, KINDS, Site
 
 #: Logits and log-probabilities: other builds of torch round otherwise.
@@ -92,8 +92,8 @@ def test_an_answer(far, local):
 
 
 def test_one_small_request_for_a_map(far, monkeypatch):
-    made, init = [], remote.Backend.__init__
-    monkeypatch.setattr(remote.Backend, "__init__", lambda self, *a, **k: (made.append(self), init(self, *a, **k))[1])
+    made, init = [], client.Backend.__init__
+    monkeypatch.setattr(client.Backend, "__init__", lambda self, *a, **k: (made.append(self), init(self, *a, **k))[1])
     nnblip.causal_trace(far, nnblip.demo.examples()[:1], draws=10, progress=False)
     (backend,) = made
     assert 0 < backend.received < 65_536
@@ -101,12 +101,12 @@ def test_one_small_request_for_a_map(far, monkeypatch):
 
 
 def test_a_sweep_with_several_in_flight_stopped_and_resumed(far, local, tmp_path, monkeypatch):
-    from nnblip.store import Store
+    from nnblip.sweeps.store import Store
 
     examples = nnblip.demo.examples()[:8]
     here = nnblip.sweep(local, examples, tmp_path / "here.zarr", draws=2, progress=False)
     assert float(abs(here["clean"].probability - here["corrupted"].probability).max()) > VISIBLE
-    now, most, ask, count = [0], [0], remote.ask, iter(range(99))
+    now, most, ask, count = [0], [0], client.ask, iter(range(99))
 
     def counted(*args, **options):
         now[0] += 1
@@ -121,7 +121,7 @@ def test_a_sweep_with_several_in_flight_stopped_and_resumed(far, local, tmp_path
             raise KeyboardInterrupt
         return write(*args)
 
-    monkeypatch.setattr(remote, "ask", counted)
+    monkeypatch.setattr(client, "ask", counted)
     write = Store.write
     monkeypatch.setattr(Store, "write", stopped)
     out = tmp_path / "there.zarr"

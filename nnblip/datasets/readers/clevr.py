@@ -16,7 +16,7 @@ from nnblip.datasets import fields, files
 from nnblip.datasets.images import Clevr, Finder, Images
 from nnblip.datasets.records import Dataset, Problem, attempt
 from nnblip.errors import InputError
-from nnblip.inputs import Example
+from nnblip.examples import Example
 
 ANSWERS = {1: "yes", 0: "no"}
 RELATIONS = re.compile(r"\b(right of|left of|behind|in front of)\b")

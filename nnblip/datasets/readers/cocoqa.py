@@ -9,7 +9,7 @@ from nnblip.datasets import fields, files
 from nnblip.datasets.images import Coco, Finder, Images
 from nnblip.datasets.records import Dataset, Problem, attempt
 from nnblip.errors import InputError, one_of
-from nnblip.inputs import Example
+from nnblip.examples import Example
 
 #: What the numbers in `types.txt` mean.
 TYPES = {"0": "object", "1": "number", "2": "color", "3": "location"}

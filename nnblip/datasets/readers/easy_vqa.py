@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from nnblip.datasets import fields
 from nnblip.datasets.records import Dataset, Problem, attempt
 from nnblip.errors import InputError, one_of
-from nnblip.inputs import Example
+from nnblip.examples import Example
 
 
 def easy_vqa(split: str = "test", strict: bool = False) -> Dataset:

@@ -10,7 +10,7 @@ from nnblip.datasets import fields, files
 from nnblip.datasets.images import Finder, Gqa, Images
 from nnblip.datasets.records import Dataset, Problem, attempt
 from nnblip.errors import InputError
-from nnblip.inputs import Example
+from nnblip.examples import Example
 
 
 def gqa(file: str | Path, images: Images = None, strict: bool = False) -> Dataset:

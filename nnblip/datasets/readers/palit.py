@@ -22,7 +22,7 @@ from nnblip.datasets import fields, files
 from nnblip.datasets.images import Coco, Finder, Images
 from nnblip.datasets.records import Dataset, Problem, attempt
 from nnblip.errors import InputError
-from nnblip.inputs import Example
+from nnblip.examples import Example
 
 #: The type that a file's name tells of.
 LABELS = {"color": "color", "count": "number", "number": "number", "location": "location", "object": "object"}

@@ -11,7 +11,7 @@ from PIL import Image
 from nnblip.datasets import scenes
 from nnblip.datasets.records import Dataset
 from nnblip.errors import InputError, whole
-from nnblip.inputs import Example
+from nnblip.examples import Example
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from nnblip.datasets.download import Download
 from nnblip.datasets.images import Images
 from nnblip.datasets.records import Dataset, Problem, attempt
 from nnblip.errors import InputError, one_of
-from nnblip.inputs import Example
+from nnblip.examples import Example
 
 #: Which columns are taken for a field if `columns` does not say; the first that there is.
 COLUMNS = {
@@ -95,7 +95,7 @@ def hub(
 
 
 @dataclass(frozen=True)
-class Encoded:
+class Stored:
     """A picture as `datasets` stores it, decoded when this is called."""
 
     data: bytes
@@ -162,7 +162,7 @@ def _image(given: Any, base: Path | None) -> Any:
     if isinstance(given, Mapping):
         data, path = given.get("bytes"), given.get("path")
         if isinstance(data, bytes):
-            return Encoded(data, str(path or ""))
+            return Stored(data, str(path or ""))
         given = path
     if given is None or (isinstance(given, str) and not given.strip()):
         raise InputError(f"image {given!r}: expected a path or a picture")

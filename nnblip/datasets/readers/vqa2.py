@@ -11,7 +11,7 @@ from nnblip.datasets.images import Coco, Finder, Images
 from nnblip.datasets.records import Dataset, Problem, attempt
 from nnblip.datasets.vqa_accuracy import accuracy, normalized
 from nnblip.errors import InputError
-from nnblip.inputs import Example
+from nnblip.examples import Example
 
 __all__ = ["accuracy", "normalized", "vqa2"]
 

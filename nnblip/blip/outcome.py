@@ -1,0 +1,53 @@
+"""From logits to the three numbers of every run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How far each row of a run gives the answer.
+
+    Attributes:
+        probability: joint probability of the answer's tokens, teacher-forced, [SEP] left out.
+        log_probability: its natural logarithm.
+        logit_difference: logit of the answer's first token minus that of the rival, the
+            strongest other token of the clean run.
+    """
+
+    probability: Float[Tensor, " row"]
+    log_probability: Float[Tensor, " row"]
+    logit_difference: Float[Tensor, " row"]
+
+
+#: Results have the numbers of every run in this order.
+NAMES = tuple(field.name for field in fields(Outcome))
+
+
+def rival_of(logits: Float[Tensor, "1 position word"], answer_ids: Sequence[int]) -> int:
+    """The strongest other first token of a clean run."""
+    first = logits[0, 0].float().clone()
+    first[answer_ids[0]] = -torch.inf
+    return int(first.argmax())
+
+
+def outcome_of(logits: Float[Tensor, "row position word"], answer_ids: Sequence[int], rival: int) -> Outcome:
+    """The outcome of every row, in float32 on the CPU whatever the model's dtype.
+
+    Args:
+        logits: of the answer decoder's head; position i predicts answer token i.
+        answer_ids: the answer, [SEP] left out.
+        rival: see `rival_of`.
+    """
+    logits = logits.detach().float()
+    ids = torch.tensor(list(answer_ids), device=logits.device)
+    chosen = logits.gather(2, ids.expand(len(logits), -1)[..., None])[..., 0]
+    log_probability = (chosen - logits.logsumexp(-1)).sum(1)
+    difference = chosen[:, 0] - logits[:, 0, rival]
+    return Outcome(log_probability.exp().cpu(), log_probability.cpu(), difference.cpu())

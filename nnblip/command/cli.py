@@ -1,0 +1,355 @@
+"""The command: `nnblip trace`, `answer`, `sweep`, `check`, `doctor`, `jobs`, `serve`. Only what a user could call."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+
+from nnblip.errors import InputError, NnblipError, NnblipWarning, ResultError
+
+if TYPE_CHECKING:
+    from nnblip.model import BlipVQA
+
+Many = Parameter(consume_multiple=True, negative_iterable="")
+Flag = Annotated[bool, Parameter(negative="")]
+
+app = App(
+    name="nnblip",
+    help="Finds out where inside BLIP the answer to a visual question comes from.",
+    help_format="plaintext",
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,  # main says what it stopped at
+)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """Which model, and where it runs."""
+
+    model: str | None = None
+    "A hub id or folder; by default the small model that ships with nnblip."
+    device: str = "auto"
+    "auto, cpu, cuda, cuda:1, ...; with several processes, auto gives each its own."
+    dtype: str = "float32"
+    "float32, bfloat16 or float16."
+    remote: Flag = False
+    "On the NDIF server that NDIF_HOST names."
+
+    def load(self) -> BlipVQA:
+        from nnblip.model import BlipVQA
+        from nnblip.sweeps import processes
+
+        device = processes.device(self.device)
+        return BlipVQA(self.model, remote=self.remote, device_map=device, dtype=self.dtype)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is restored, under which noise."""
+
+    draws: int = 10
+    "How many samples of the noise."
+    noise: str = "multiplicative"
+    "multiplicative, additive, uniform, scale, mean or shuffle."
+    kinds: Annotated[tuple[str, ...], Many] = ("block",)
+    "Which states of a layer."
+    max_rows: int = 256
+    "At most so many rows in one pass."
+
+
+MODEL, ASKED = Model(), Asked()
+
+
+@app.command
+def trace(
+    image: Path | None = None,
+    question: str | None = None,
+    /,
+    *,
+    answer: str | None = None,
+    nu: Annotated[tuple[float, ...], Many] = (1.0, 3.0, 5.0, 10.0),
+    regions: int = 4,
+    seed: int = 0,
+    out: Path = Path("nnblip-out"),
+    overwrite: Flag = False,
+    asked: Asked = ASKED,
+    model: Model = MODEL,
+) -> None:
+    """Trace where the answer comes from; write the result and its pictures.
+
+    Parameters
+    ----------
+    image
+        A picture. Without it, a scene that ships with nnblip.
+    question
+        A question about it.
+    answer
+        The answer to trace; by default the model's own.
+    nu
+        Noise factors, such as --nu 1 3 5 10.
+    regions
+        A grid of so many by so many regions of the picture is restored too; 0 for none.
+    seed
+        Seed of the noise.
+    out
+        Folder for result.zarr and the pictures.
+    overwrite
+        Replace what an earlier run wrote there.
+    """
+    from nnblip import demo, plot, results
+    from nnblip.command import printing
+    from nnblip.effects.shares import indirect_effect
+    from nnblip.examples import Example
+    from nnblip.sites import TEXT_COMPONENTS
+    from nnblip.tracing.trace import causal_trace
+
+    if (image is None) != (question is None):
+        raise InputError("give both an image and a question, or neither for a bundled scene")
+    names = ["result.zarr", "question_encoder.png", "answer_decoder.png", "gamma.png"]
+    # the image encoder has block states only: asked for other kinds alone, it has no map
+    drawn = ["image_encoder"] * (regions > 0 and "block" in asked.kinds)
+    files = {name: out / name for name in (*names, *(f"{name}.png" for name in drawn))}
+    _may_write(out, files.values(), overwrite)
+    example = demo.examples()[0] if question is None else Example(str(image), question, answer)
+    tree = causal_trace(
+        model.load(), [example], nu, asked.draws, asked.noise, seed=seed, kinds=asked.kinds,
+        components=(*drawn, *TEXT_COMPONENTS), regions=regions if drawn else None, max_rows=asked.max_rows,
+    )  # fmt: skip
+    results.save(tree, files["result.zarr"], overwrite=overwrite)
+    shown = 5.0 if 5.0 in tree.nu else float(tree.nu.max())
+    for name in ("question_encoder", "answer_decoder"):
+        plot.heatmap(tree, name, nu=shown, kind=asked.kinds[0]).savefig(files[f"{name}.png"], dpi=200)
+    plot.gamma(tree, kind=asked.kinds[0]).savefig(files["gamma.png"], dpi=200)
+    for name in drawn:  # single regions are little against much noise: at the ν at which they do most
+        effect = indirect_effect(tree)[name].probability.mean("draw")
+        nu_of_most = float(effect.max([dim for dim in effect.dims if dim != "nu"]).idxmax("nu"))
+        plot.picture(tree, example.image, nu=nu_of_most).savefig(files[f"{name}.png"], dpi=200)
+    printing.trace(tree, str(example.image), shown)
+    print("Wrote " + ", ".join(map(str, files.values())))
+
+
+@app.command
+def answer(
+    image: Path,
+    question: str,
+    /,
+    *,
+    model: Model = MODEL,
+) -> None:
+    """Print what the model answers, and how probable it finds that.
+
+    Parameters
+    ----------
+    image
+        A picture.
+    question
+        A question about it.
+    """
+    found = model.load().answer(image, question)
+    print(f"{found.text}  {found.probability:.4f}")
+
+
+@app.command
+def sweep(
+    dataset: str,
+    /,
+    *,
+    images: str | None = None,
+    n: int | None = None,
+    seed: int = 0,
+    nu: Annotated[tuple[float, ...], Many] = (5.0,),
+    out: Path = Path("results.zarr"),
+    strict: Flag = False,
+    type: str | None = None,
+    correct_only: Flag = False,
+    retry_failed: Flag = False,
+    in_flight: int = 4,
+    asked: Asked = ASKED,
+    model: Model = MODEL,
+) -> int:
+    """Trace a whole data set into one store; stopped at any moment, the same command goes on.
+
+    Several processes share the examples, on CPUs too: accelerate launch --multi_gpu --num_processes 2
+    -m nnblip sweep ...
+
+    Parameters
+    ----------
+    dataset
+        easy-vqa, scenes, cocoqa:FOLDER, palit:FILE.csv, vqa2:QUESTIONS.json,ANNOTATIONS.json, gqa:FILE.json,
+        clevr:FILE.csv or table:FILE.
+    images
+        Folder of its pictures, or "download" to fetch them from the data set's public addresses.
+    n
+        Take so many of its examples, drawn with the seed; all by default.
+    seed
+        Seed of the noise, and of the choice of --n.
+    nu
+        Noise factors, such as --nu 1 3 5 10.
+    out
+        The store, a name that ends in .zarr. One that is there must be of this same sweep.
+    strict
+        Stop at rows of the data set that cannot be used, instead of leaving them out.
+    type
+        Only questions of this type.
+    correct_only
+        Leave out what the model answers wrongly.
+    retry_failed
+        Trace again what failed before.
+    in_flight
+        With --remote, how many requests are sent before the first is answered.
+    """
+    from nnblip import datasets
+    from nnblip.command import printing
+    from nnblip.passes.settings import Settings
+    from nnblip.sites import TEXT_COMPONENTS
+    from nnblip.sweeps import processes
+    from nnblip.sweeps.sweep import run_sweep
+
+    settings = Settings.of(
+        nu, asked.draws, asked.noise, seed, asked.kinds, TEXT_COMPONENTS, None, "denoising", (), asked.max_rows
+    )
+    examples = datasets.open_dataset(dataset, images=images, strict=strict)
+    if type is not None:
+        examples = examples.where(question_type=type)
+    if n is not None:
+        examples = examples.sample(n, seed)
+    blip = model.load()
+    if correct_only:
+        examples = datasets.correct(blip, examples)
+        if processes.rank() == 0:
+            print(examples.summary)
+    report = run_sweep(blip, examples, out, settings, retry_failed=retry_failed, in_flight=in_flight)
+    if processes.rank() == 0:
+        printing.sweep(report)
+    return 0
+
+
+@app.command
+def check(path: Path, /) -> int:
+    """Read all of a stored result and say what is damaged; exit code 1 if anything is. Changes nothing.
+
+    Parameters
+    ----------
+    path
+        A result that `trace` or `sweep` wrote, such as results.zarr. What is damaged in a sweep's
+        store, the same `nnblip sweep` does again.
+    """
+    from nnblip.sweeps.verify import check_stored
+
+    return 0 if check_stored(path, lambda line: print(line)) else 1
+
+
+@app.command
+def doctor() -> int:
+    """Check this installation: versions, device, the small model, and its numbers against plain hooks."""
+    from nnblip.command.doctor import examine
+
+    return 0 if examine(print) else 1
+
+
+jobs = App(name="jobs", help="Traces that a server works on or has done: list them, fetch one.")
+app.command(jobs)
+
+
+@jobs.default
+def list_jobs() -> None:
+    """List the jobs that were submitted on this machine, newest first."""
+    from nnblip.tracing.jobs import known
+
+    for job in known():
+        try:
+            status = job.status
+        except NnblipError as error:
+            status = str(error).partition(";")[0]
+        print(f"{job.id}  {job.submitted}  {status}  {job.questions[0]!r} ({len(job.questions)} questions)")
+
+
+@jobs.command
+def fetch(
+    id: str,
+    /,
+    *,
+    out: Path = Path("result.zarr"),
+    timeout: float = 1800.0,
+    overwrite: Flag = False,
+) -> None:
+    """Wait for a job and write its result.
+
+    Parameters
+    ----------
+    id
+        As `nnblip jobs` lists it.
+    out
+        The result, a name that ends in .zarr.
+    timeout
+        Seconds to wait at most.
+    overwrite
+        Replace what is there.
+    """
+    from nnblip import results
+    from nnblip.tracing.jobs import Job
+
+    results.save(Job.load(id).result(timeout), out, overwrite=overwrite)
+    print(f"Wrote {out}")
+
+
+@app.command
+def serve(model: str | None = None, /, *, port: int = 8001, dtype: str = "float32") -> int:
+    """Serve a model on this machine with a real NDIF (pip install 'nnblip[serve]', Python 3.12 or newer).
+
+    Parameters
+    ----------
+    model
+        A hub id or folder; by default the small model that ships with nnblip.
+    port
+        Of 127.0.0.1, the only address at which it listens.
+    dtype
+        float32, bfloat16 or float16.
+    """
+    from nnblip.remote.server.command import serve as run
+
+    return run(model, port, dtype)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; bad input is one line on stderr and exit code 2."""
+    warnings.showwarning = _one_line_warning  # type: ignore[assignment]
+    try:
+        return app(arguments, exit_on_error=False, print_error=False) or 0
+    except (NnblipError, CycloptsError) as error:
+        print(f"nnblip: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        print(f"nnblip: {str(stop) or 'stopped'}", file=sys.stderr)
+        return 130
+
+
+def _one_line_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
+    if issubclass(category, NnblipWarning):
+        print(f"nnblip: warning: {message}", file=sys.stderr)
+
+
+def _may_write(out: Path, files: Any, overwrite: bool) -> None:
+    """Say that a folder cannot be written before the work, not after it."""
+    there = [str(path) for path in files if path.exists()]
+    if there and not overwrite:
+        raise ResultError(f"{there[0]!r} exists already: choose another folder with --out, or say --overwrite")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".nnblip-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ResultError(f"folder {str(out)!r} cannot be written: {error.strerror or error}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

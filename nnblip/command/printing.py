@@ -1,0 +1,69 @@
+"""What the command prints of a result."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from nnblip import effects
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from nnblip.sweeps.sweep import Report
+
+
+def trace(tree: xr.DataTree, image: str, shown: float) -> None:
+    """The answer, what each ν does to it, and the strongest sites at ν = `shown`."""
+    console = _console()
+    clean = float(tree["clean"].probability[0])
+    console.print(f"[bold]{tree.question.item()}[/bold]  ({image})", soft_wrap=True)
+    console.print(f"Answer: [bold]{tree.answer.item()}[/bold], probability {clean:.4f} clean\n")
+
+    ladder = Table(
+        "ν", "corrupted", "total effect", "best restored", "Γ question encoder", "Γ answer decoder", box=None
+    )
+    gamma = effects.gamma(tree).mean(("example", "draw")).isel(kind=0)
+    for nu in tree.nu.values:
+        corrupted = float(tree["corrupted"].probability.sel(nu=nu).mean())
+        best = effects.strongest(tree, 1, nu=nu)[0]
+        shares = [f"{float(gamma[name].sel(nu=nu)):.3f}" for name in ("question_encoder", "answer_decoder")]
+        ladder.add_row(f"{nu:g}", f"{corrupted:.4f}", f"{clean - corrupted:+.4f}", f"{best.probability:.4f}", *shares)
+    console.print(ladder)
+
+    strongest = Table("component", "kind", "layer", "token", "restored", "indirect effect", "relevance", box=None)
+    for site in effects.strongest(tree, 10, nu=shown):
+        token = f"{site.token} {site.token_text}"
+        numbers = [f"{site.probability:.4f}", f"{site.indirect_effect:+.4f}", f"{site.relevance:.3f}"]
+        strongest.add_row(site.component, site.kind, str(site.layer), token, *numbers)
+    console.print(f"\nStrongest sites at ν = {shown:g}, mean of {tree.sizes['draw']} draws")
+    console.print(strongest)
+
+
+def sweep(report: Report) -> None:
+    """What was done and what was not, and the total effect by type of question."""
+    console = _console()
+    done, failed, skipped = report.status["done"], report.status["failed"], len(report.problems)
+    console.print(f"{done} examples done, {failed} failed, {skipped} rows of the data set left out")
+    for what, several in (("failed", [f"{i}: {e}" for i, e in report.errors.items()]), ("left out", report.problems)):
+        for one in several[:5]:
+            console.print(f"  {what}: {one}", soft_wrap=True, markup=False)
+        if len(several) > 5:
+            console.print(f"  and {len(several) - 5} more")
+    console.print(f"This run: {report.ran} examples, {report.passes} passes, {report.seconds[0]:.1f} s\n")
+    effect = effects.total_effect(report.tree)["corrupted"].probability.mean("draw")
+    types = report.tree.coords["question_type"].astype(object)
+    table = Table("question type", "examples", *(f"total effect, ν = {nu:g}" for nu in effect.nu.values), box=None)
+    for kind in dict.fromkeys(types.values.tolist()):
+        of_kind = effect.isel(example=(types == kind).values)
+        means = [f"{float(of_kind.sel(nu=nu).mean()):+.4f}" for nu in effect.nu.values]
+        table.add_row(kind or "-", str(of_kind.sizes["example"]), *means)
+    console.print(table)
+    console.print(f"\nWrote {report.out}", soft_wrap=True, markup=False)
+
+
+def _console() -> Console:
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)

@@ -1,0 +1,1 @@
+"""Many cells in one forward pass: what is asked, the plan, the pass, the numbers of an example."""

@@ -1,0 +1,167 @@
+"""All numbers of one example: what runs where the model is, here or on a server.
+
+Nothing of this file and of those above it needs more than torch, NumPy, transformers and
+nnsight, which is what an NDIF server has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor
+
+from nnblip.blip.inputs import Encoded
+from nnblip.blip.network import Blip
+from nnblip.blip.outcome import NAMES, Outcome
+from nnblip.blip.vision import clean_at, damaged, patch_embeds
+from nnblip.blip.vision import partner as partner_of
+from nnblip.edges import cuts
+from nnblip.examples import Example
+from nnblip.noise import Swap
+from nnblip.passes import engine
+from nnblip.passes.engine import Forward
+from nnblip.passes.plan import make_plans
+from nnblip.passes.settings import Settings
+from nnblip.passes.states import States
+from nnblip.sites import SUBLAYERS, Cell, Extent
+
+#: A row of the image encoder needs as much memory as so many of the question encoder.
+IMAGE_ROW = 16
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An example as the model reads it.
+
+    Attributes:
+        encoded: image and question.
+        answer_ids: the answer to trace, [SEP] left out; the model's own if None.
+        partner: another image with the same question, for noise "swap".
+    """
+
+    encoded: Encoded
+    answer_ids: list[int] | None = None
+    partner: Encoded | None = None
+
+    @classmethod
+    def of(cls, model: Blip, example: Example, settings: Settings) -> Asked:
+        """Needs the processor of a model and not its weights. Raises `NnblipError` for what it cannot read."""
+        encoded = model.encode(example.image, example.question)
+        answer_ids = None if example.answer is None else model.encode_answer(example.answer)
+        partner = None
+        if isinstance(settings.noise, Swap):
+            partner = model.encode_partner(example.partner, example.question)
+        return cls(encoded, answer_ids, partner)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The numbers of an example.
+
+    Attributes:
+        answer_ids: the answer that was traced.
+        predicted: the model's own.
+        rival: token of the logit difference.
+        clean: (3), in the order of `nnblip.blip.outcome.NAMES`.
+        corrupted: (3, nu, draw).
+        restored: (3, nu, draw, cell), the cells of all nodes in their order.
+    """
+
+    answer_ids: list[int]
+    predicted: list[int]
+    rival: int
+    clean: np.ndarray
+    corrupted: np.ndarray
+    restored: np.ndarray
+
+
+@dataclass(frozen=True)
+class Ready:
+    """An example before its first pass: inputs, clean states, and the cells of each node of its result."""
+
+    encoded: Encoded
+    undamaged: Tensor
+    answer_ids: list[int]
+    predicted: list[int]
+    rival: int
+    clean: States
+    clean_outcome: Outcome
+    partner: Tensor | None
+    extent: Extent
+    nodes: Mapping[str, Sequence[Cell]]
+    forward: Forward
+
+    @classmethod
+    def of(cls, model: Blip, asked: Asked, settings: Settings) -> Ready:
+        """Runs the vision model and one clean pass. Raises `NnblipError` for what cannot be traced."""
+        encoded = asked.encoded
+        embeds = model.image_embeds(encoded)
+        if asked.answer_ids is None:
+            answer_ids = predicted = model.own_answer(encoded, embeds)
+        else:
+            answer_ids, predicted = asked.answer_ids, model.own_answer(encoded, embeds, empty=True)
+        extent = model.extent(len(encoded.tokens), len(answer_ids), settings.noise_at)
+        undamaged, runs_vision = embeds, settings.noise_at != "image_embeds"
+        if runs_vision:
+            undamaged = clean_at(model, encoded, settings.noise_at)
+            embeds = patch_embeds(model, undamaged, settings.noise_at)
+        forward = Forward(encoded, embeds, answer_ids, runs_vision, cuts(settings.knock_out, extent))
+        clean, logits = engine.run_alone(model, forward)
+        rival, partner = model.task.rival(logits, answer_ids), None
+        if isinstance(settings.noise, Swap):
+            assert asked.partner is not None
+            partner, rival = partner_of(model, asked.partner, answer_ids, settings.noise_at)
+        return cls(
+            encoded, undamaged, answer_ids, predicted, rival, clean, model.task.outcome(logits, answer_ids, rival),
+            partner, extent, settings.nodes(extent), forward,
+        )  # fmt: skip
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Of all nodes, in their order."""
+        return [cell for cells in self.nodes.values() for cell in cells]
+
+    def noisy(self, model: Blip, settings: Settings, nu: float, draw: int) -> Forward:
+        """The pass on the damaged image of one draw."""
+        image = damaged(
+            model, self.undamaged, settings.noise, nu, settings.seed, draw, self.encoded.key, settings.noise_at,
+            self.partner,
+        )  # fmt: skip
+        return replace(self.forward, image=image)
+
+
+def measure(model: Blip, settings: Settings, asked: Asked, tick: Callable[[], object] = lambda: None) -> Measured:
+    """All numbers of one example; `tick` is called after each pass. Raises `NnblipError` for what cannot be traced."""
+    ready = Ready.of(model, asked, settings)
+    cells = ready.cells
+    plans = make_plans(
+        cells, ready.extent.layers, settings.max_rows, engine.least_rows(ready.extent),
+        IMAGE_ROW if ready.forward.runs_vision else 1,
+    )  # fmt: skip
+    frozen = frozenset(SUBLAYERS[name] for name in settings.freeze)
+    corrupted = np.empty((3, len(settings.nu), settings.draws), np.float32)
+    restored = np.empty((3, len(settings.nu), settings.draws, len(cells)), np.float32)
+    for draw in range(settings.draws):
+        for level, nu in enumerate(settings.nu):
+            base, donor = ready.noisy(model, settings, nu, draw), ready.clean
+            if settings.direction == "noising":
+                donor, logits = engine.run_alone(model, base)
+                base = ready.forward
+                corrupted[:, level, draw] = stack(model.task.outcome(logits, ready.answer_ids, ready.rival))[:, 0]
+            for plan in plans:
+                rows = stack(engine.run_plan(model, base, ready.rival, donor, plan, frozen))
+                if settings.direction == "denoising":
+                    corrupted[:, level, draw] = rows[:, 0]
+                for row, cell in enumerate(plan.cells):
+                    if cell is not None:
+                        restored[:, level, draw, cell] = rows[:, row]
+            tick()
+    clean = stack(ready.clean_outcome)[:, 0]
+    return Measured(ready.answer_ids, ready.predicted, ready.rival, clean, corrupted, restored)
+
+
+def stack(outcome: Outcome) -> np.ndarray:
+    """(3, rows), in the order of `nnblip.blip.outcome.NAMES`."""
+    return np.stack([getattr(outcome, name).numpy() for name in NAMES])

@@ -1,0 +1,183 @@
+"""Requests to an NDIF server: sent and waited for.
+
+nnsight's own backend does the talking. Added here: a deadline to every wait, and a look at
+the server when it is silent.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import nnsight
+
+from nnblip.blip import upstream
+from nnblip.blip.network import Blip
+from nnblip.errors import RemoteError
+from nnblip.remote import errand
+from nnblip.remote.faults import AGAIN, faults
+from nnblip.remote.packing import Processor, payload
+from nnblip.runs.envelope import opened, sealed
+from nnblip.runs.run import BROUGHT, Run
+
+#: Seconds: for a whole request, to connect, and of silence before the server is asked whether it lives.
+TIMEOUT, CONNECT, SILENCE = 1800.0, 10.0, 5.0
+#: How often in a row a server that is silent may fail to say that it lives.
+PATIENCE = 4
+#: Bytes: more than this is not sent. A request of nnblip's has some hundred kilobytes.
+LARGEST = 256 * 2**20
+
+
+class Backend(upstream.RemoteBackend):
+    """nnsight's backend, with nnblip in its luggage and a deadline.
+
+    Attributes:
+        sent, received: bytes of the last request.
+    """
+
+    def __init__(
+        self, model: Blip, timeout: float | None = None, quiet: bool = True, processor: bool = False, **options: Any
+    ) -> None:
+        host = str(options.pop("host", None) or upstream.CONFIG.API.HOST).rstrip("/")
+        with faults(host):
+            super().__init__(model.to_model_key(), host, env=model._remoteable_get_env(), **options)
+        self.timeout = timeout or TIMEOUT
+        self.last = Processor(model) if processor else None
+        self.sent = self.received = 0
+        if quiet:
+            self.display.enabled = False
+
+    def __call__(self, tracer: Any = None) -> Any:
+        check(self.host)
+        with faults(self.host):
+            return super().__call__(tracer)
+
+    def _push(self, result: Any, tracer: Any) -> None:
+        brought = result.pop(BROUGHT, None)
+        super()._push(result, tracer)
+        if isinstance(tracer, Run):
+            tracer.arrived(brought)
+
+    def _serialize(self, tracer: Any) -> bytes:
+        blob = payload(tracer, self.compress, self.last)
+        self.sent = len(blob)
+        if isinstance(tracer, Run):
+            tracer.sent = blob, self.compress
+        if self.sent > LARGEST:
+            raise RemoteError(
+                f"the request has {self.sent / 2**20:.0f} MiB, at most {LARGEST / 2**20:.0f} are sent: its block refers"
+                " to something large, which belongs on the server or into several requests"
+            )
+        return blob
+
+    def finalize(self, content: bytes) -> Any:
+        self.received = len(content)
+        return super().finalize(content)
+
+    def request(self, request: Any, tracer: Any) -> Any:
+        """As nnsight's, which waits for ever."""
+        import websocket
+
+        blob = self._serialize(tracer)
+        deadline = time.monotonic() + self.timeout
+        key = {"ndif-api-key": self.api_key} if self.api_key else None
+        connection = websocket.create_connection(f"{self.ws_host}/subscribe", header=key, timeout=CONNECT)
+        try:
+            request.session_id = json.loads(connection.recv())["session_id"]
+            self.send(request, blob)
+            heard, failed = time.monotonic(), 0
+            while True:
+                now = time.monotonic()
+                if now > deadline:
+                    raise RemoteError(
+                        f"the deadline of {self.timeout:.0f} s passed while the server worked; give timeout= more"
+                        " seconds, or submit the job with blocking=False"
+                    )
+                if now - heard > SILENCE:
+                    heard, failed = now, 0 if lives(self.host) else failed + 1
+                    if failed >= PATIENCE:
+                        raise RemoteError(f"the server {self.host} is gone or has lost its stores or its Ray; {AGAIN}")
+                connection.settimeout(max(0.05, min(SILENCE, deadline - now)))
+                try:
+                    message = connection.recv()
+                except websocket.WebSocketTimeoutException:
+                    self.display.refresh()
+                    continue
+                if not message:
+                    raise websocket.WebSocketConnectionClosedException("closed")
+                heard, failed = time.monotonic(), 0
+                response = self.parse(message)
+                result = self.handle(response)
+                if response.status == upstream.Status.COMPLETED:
+                    return result
+        finally:
+            connection.close()
+
+
+def ask(model: Blip, name: str, *args: Any, timeout: float | None = None, **options: Any) -> Any:
+    """Run a function of `nnblip.errand` on the server.
+
+    Returns:
+        Its result; of a request that is not blocking, the backend, with the job's id.
+
+    Raises:
+        RemoteError: for any fault of the server or on the way.
+        NnblipError: what the errand raised.
+    """
+    backend = Backend(model, timeout, **options)
+    found: Any = None
+    function: Callable[..., Any] = getattr(errand, name)
+    send = sealed
+    with model.session(backend=backend):
+        found = nnsight.save(send(model, function, *args))
+    return opened(found) if backend.blocking else backend
+
+
+def for_blocks(model: Blip, **options: Any) -> Backend:
+    """For a block of the user's own, after a look at what the server serves under the model's name."""
+    backend = Backend(model, quiet=False, processor=True, **options)
+    if backend.job_id is None and (known := (backend.host, model.to_model_key(), model.dtype)) not in _SERVED:
+        ask(model, "nothing", host=backend.host)
+        _SERVED.add(known)
+    return backend
+
+
+_SERVED: set[tuple[Any, ...]] = set()
+
+
+def lives(server: str) -> bool:
+    """Whether the server answers and has its Ray."""
+    import httpx
+
+    try:
+        return httpx.get(f"{server}/connected", timeout=CONNECT).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+@lru_cache
+def check(server: str) -> None:
+    """Before the first request: can this client and that server talk? Raises `RemoteError`."""
+    import httpx
+
+    with faults(server):
+        answer = httpx.get(f"{server}/env", timeout=httpx.Timeout(CONNECT, read=90.0))
+        if answer.status_code == 404:
+            return  # a server that does not say
+        if answer.status_code != 200:
+            raise RemoteError(
+                f"the server {server} is not ready (HTTP {answer.status_code}: {answer.text[:200]}); wait until"
+                " `nnblip serve` says that it is, then try again"
+            )
+        there = answer.json().get("packages", {})
+    for package, parts in (("nnsight", 2), ("transformers", 1)):
+        theirs, ours = str(there.get(package, "")), importlib.metadata.version(package)
+        if theirs and theirs.split(".")[:parts] != ours.split(".")[:parts]:
+            raise RemoteError(
+                f"the server {server} has {package} {theirs}, this client {ours}: they cannot talk;"
+                f" install {package} {'.'.join(theirs.split('.')[:parts])} here, or another server"
+            )

@@ -1,0 +1,1 @@
+"""Clean and corrupt: the two context managers, here or on a server."""

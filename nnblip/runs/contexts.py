@@ -1,0 +1,211 @@
+"""clean and corrupt: the two context managers, as nnsight tracers.
+
+Each runs the body that the user writes beside one or two workers of its own: before the
+body's code at a place of the model, the noise and the restoring; after it, the reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+
+from nnblip.blip.inputs import Encoded
+from nnblip.blip.network import Blip
+from nnblip.blip.vision import clean_at, damaged
+from nnblip.blip.vision import partner as partner_of
+from nnblip.edges import cuts
+from nnblip.errors import NnblipError, SiteError, one_of
+from nnblip.noise import Noise, Swap, check_nu, get_noise
+from nnblip.passes.engine import Forward, run_alone
+from nnblip.passes.plan import INPUT, Plan, Point, points, restore_in_place
+from nnblip.passes.states import States, skip_vision, start_vision, write_states
+from nnblip.runs.run import Elsewhere, Run
+from nnblip.sites import SUBLAYERS, TEXT_COMPONENTS, Cell, Site, as_cell
+
+
+class CleanRun(Run):
+    """What `model.clean(...)` gives; everything below is there after the block.
+
+    Attributes:
+        answer: text of the answer that is traced.
+        input_ids: (1, tokens).
+        tokens: the text of each question token.
+        states: clean states by (component, kind, layer), each (1, tokens, hidden). Those of a
+            remote run stay on the server, where `model.corrupt` makes them anew.
+        rival: the strongest other first token (an id).
+    """
+
+    def __init__(
+        self, model: Blip, encoded: Encoded, answer_ids: list[int] | None = None, knock_out: Any = (),
+        backend: Any = None,
+    ) -> None:  # fmt: skip
+        super().__init__(model, encoded, knock_out, backend)
+        self._answer_ids = answer_ids
+        self.input_ids = encoded.input_ids
+        self.tokens = encoded.tokens
+        self.states: States = Elsewhere() if self.away else States()
+        if not self.away:
+            self._prepare(model)
+
+    @property
+    def answer(self) -> str:
+        return self._model.text(self.answer_ids)
+
+    @property
+    def _found_ids(self) -> list[int]:
+        return self.answer_ids
+
+    @_found_ids.setter
+    def _found_ids(self, ids: list[int]) -> None:
+        self._answer_ids = ids
+
+    def _prepare(self, model: Blip) -> None:
+        if self._answer_ids is None:
+            self._answer_ids = model.own_answer(self.encoded, model.image_embeds(self.encoded))
+        self.states = States()
+        super()._prepare(model)
+
+    def _after(self) -> None:
+        model = self.envoy
+        for point in points(self._extent.layers, self._extent.image_layers):
+            if point == Point(TEXT_COMPONENTS[0], INPUT, 0):
+                self._image_embeds = model.image_encoder.output.last_hidden_state.detach()
+                self.states.image_embeds = self._image_embeds
+            if point.kind != INPUT:
+                self.states[point.component, point.kind, point.layer] = model.read_state(*point).detach()
+        logits = model.task.logits(model).detach()
+        self.rival = model.task.rival(logits, self.answer_ids)
+        self._outcome = model.task.outcome(logits, self.answer_ids, self.rival)
+
+
+class CorruptedRun(Run):
+    """What `model.corrupt(clean, ...)` gives; everything below is there after the block.
+
+    Attributes:
+        clean: the clean run.
+        answer: text of what the model would say now, with the noise, the restored states
+            and the body's edits.
+        image_embeds: what the question encoder sees, (1, patches, hidden): the noisy
+            embeddings, with those put back that `restore` names. With noise on pixels or patch
+            embeddings it is there after the block. That of a remote run stays on the server.
+    """
+
+    def __init__(
+        self,
+        model: Blip,
+        clean: CleanRun,
+        nu: float,
+        seed: int,
+        draw: int,
+        noise: str | Noise,
+        restore: Site | Iterable[Site] | None,
+        partner: Any = None,
+        noise_at: str = "image_embeds",
+        freeze: Iterable[str] = (),
+        knock_out: Any = None,
+        backend: Any = None,
+    ) -> None:
+        if not isinstance(clean, CleanRun):
+            raise NnblipError(
+                f"clean is a {type(clean).__name__}: expected what `with model.clean(...) as clean:` gave"
+            )
+        if clean._model is not model:
+            raise NnblipError("clean is of another model: its states mean nothing here; run model.clean on this one")
+        clean.outcome  # noqa: B018 - raises if the clean block has not run
+        if clean.away != (backend is not None):
+            ran = "on a server" if clean.away else "here"
+            raise NnblipError(f"clean ran {ran}, so its states are there: give both the same remote=")
+        super().__init__(model, clean.encoded, clean.knock_out if knock_out is None else knock_out, backend)
+        self._answer_ids = clean.answer_ids
+        self.clean = clean
+        self._cell: Cell = () if restore is None else as_cell(restore)
+        extent = model.extent(clean.input_ids.shape[1], len(clean.answer_ids), noise_at)
+        for site in self._cell:
+            extent.check(site)
+        self._frozen = _frozen(freeze, self._cell)
+        self._noise, self._nu, self._seed, self._draw, self._noise_at = (
+            get_noise(noise), check_nu(nu), seed, draw, noise_at,
+        )  # fmt: skip
+        self._partner: Encoded | None = None
+        if isinstance(self._noise, Swap):
+            self._partner = model.encode_partner(partner, clean.encoded.question)
+        self._kept = States()
+        self._said: list[int] = []
+        self._plan: Plan
+        self._image: Tensor
+        self._ending: Any = None
+        if not self.away:
+            self._prepare(model)
+
+    @property
+    def answer(self) -> str:
+        return self._model.text(self._said)
+
+    @property
+    def _found_ids(self) -> list[int]:
+        return self._said
+
+    @_found_ids.setter
+    def _found_ids(self, ids: list[int]) -> None:
+        self._said = ids
+
+    def _prepare(self, model: Blip) -> None:
+        super()._prepare(model)
+        clean, cell = self.clean, self._cell
+        if self.away:
+            anew = clean.again(model)
+            clean.states, clean._image_embeds = anew.states, anew.image_embeds
+        self.rival = clean.rival
+        self._runs_vision = self._noise_at != "image_embeds"
+        undamaged = clean_at(model, self.encoded, self._noise_at) if self._runs_vision else clean.image_embeds
+        partner = None
+        if self._partner is not None:
+            partner, self.rival = partner_of(model, self._partner, self.answer_ids, self._noise_at)
+        self._image = damaged(
+            model, undamaged, self._noise, self._nu, self._seed, self._draw, self.encoded.key, self._noise_at, partner
+        )
+        if self._frozen:
+            forward = Forward(self.encoded, self._image, self.answer_ids, self._runs_vision, self._cuts)
+            self._kept, _ = run_alone(model, forward)
+        if not self._runs_vision:
+            tokens = [site.token for site in cell if site.component == "image_encoder"]
+            self._image[:, tokens] = clean.image_embeds[:, tokens]
+            self._image_embeds = self._image
+            cell = tuple(site for site in cell if site.component != "image_encoder")
+        self._plan = restore_in_place(cell)
+
+    def _before(self) -> None:
+        model = self.envoy
+        if self._runs_vision:
+            start_vision(model, self._image)
+        else:
+            skip_vision(model, self._image)
+        super()._before()
+
+    def _at_point(self, model: Blip, point: Point) -> None:
+        if (point.component, point.kind) in self._frozen:
+            model.write_state(*point, self._kept[point])
+        if point in self._plan.steps:
+            write_states(model, point, self._plan, self.clean.states)
+
+    def _after(self) -> None:
+        model = self.envoy
+        if self._runs_vision:
+            self._image_embeds = model.image_encoder.output.last_hidden_state.detach()
+        self._ending = model.task.ending(model)
+
+    def _finish(self, model: Blip) -> None:
+        self._outcome = model.task.outcome(self._ending.logits, self.answer_ids, self.rival)
+        longest = model.extent(self.encoded.input_ids.shape[1], model.longest_answer)
+        self._said = model.task.said(model._module, self._ending, self.answer_ids, cuts(self.knock_out, longest))
+        self._ending = None
+
+
+def _frozen(freeze: Iterable[str], cell: Cell) -> set[tuple[str, str]]:
+    """(component, kind) of what is kept: in the answer decoder, if nothing before it is restored."""
+    names = (freeze,) if isinstance(freeze, str) else tuple(freeze)
+    decoder = bool(cell) and all(site.component == "answer_decoder" for site in cell)
+    component = "answer_decoder" if decoder else "question_encoder"
+    return {(component, SUBLAYERS[one_of(name, SUBLAYERS, "sublayer", SiteError)]) for name in names}

@@ -1,0 +1,185 @@
+"""What a sweep is about to do: its examples and their ids, the room they need, and its fingerprint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from nnblip import results
+from nnblip.blip.weights import digest
+from nnblip.errors import InputError, NnblipError, RemoteError
+from nnblip.examples import Example
+from nnblip.model import BlipVQA
+from nnblip.passes.settings import Settings
+from nnblip.sites import CELLS_NODE, HEADS_NODE, TEXT_COMPONENTS, describe
+from nnblip.sweeps.fingerprint import fingerprint
+from nnblip.sweeps.store import LAYOUT
+from nnblip.sweeps.verify import require_numbers
+from nnblip.tracing.labels import example_coords, result_of
+from nnblip.tracing.requests import Request
+from nnblip.tracing.trace import request, trace_example
+
+
+@dataclass(frozen=True)
+class Agenda:
+    """A sweep's examples with what is known of them before the first pass.
+
+    Attributes:
+        model: the model.
+        settings: what is asked of each trace.
+        examples: in their order.
+        ids: what they are called in the store, all different.
+        cells: what each cell of `/cells` is, if cells are asked for.
+        widths: for each text component, the most tokens that an example may have.
+        fingerprint: settings, model, code and data set, as JSON has them: what the store is made with.
+    """
+
+    model: BlipVQA
+    settings: Settings
+    examples: list[Example]
+    ids: list[str]
+    cells: list[dict[str, str | int]]
+    widths: dict[str, int]
+    fingerprint: dict[str, Any]
+
+    @classmethod
+    def of(cls, model: BlipVQA, settings: Settings, examples: list[Example], name: str) -> Agenda:
+        """Tokenizes every question. Raises `NnblipError` if two ids are the same, or no example has the cells."""
+        ids = [_id(model, number, example) for number, example in enumerate(examples)]
+        seen: dict[str, int] = {}
+        for number, one in enumerate(ids):
+            if (first := seen.setdefault(one, number)) != number:
+                raise InputError(
+                    f"examples {first} and {number} have the same id {one!r}"
+                    f" ({examples[first].question!r}, {examples[number].question!r}): expected ids that differ"
+                )
+        lengths = [_lengths(model, example) for example in examples]
+        cells = _every_cell(model, settings, lengths) if settings.cells is not None else []
+        widths = dict(zip(TEXT_COMPONENTS, map(max, zip(*((q, max(a)) for q, a in lengths), strict=True)), strict=True))
+        said = {f.name: _plain(getattr(settings, f.name)) for f in fields(settings)}
+        said["cells"] = digest(str(label["cell"]) for label in cells) if cells else ""
+        asked = (
+            json.dumps([_said_id(one, e), e.answer, {**example_coords(e), "image": ""}])  # folders may move
+            for one, e in zip(ids, examples, strict=True)
+        )
+        return cls(
+            model, settings, examples, ids, cells, widths,
+            {
+                **{f"setting {key}": value for key, value in said.items()},
+                **{f"model and code: {key}": value for key, value in fingerprint(model).items()},
+                "data set: name": name,
+                "data set: examples": len(examples),
+                "data set: hash": digest(asked),
+                "layout": LAYOUT,
+            },
+        )  # fmt: skip
+
+    def trace(self, number: int, settings: Settings | None = None, tick: Callable[[], object] = int) -> xr.DataTree:
+        """The tree of one example. Raises whatever goes wrong."""
+        settings = settings or self.settings
+        return self._tree(number, settings, trace_example(self.model, settings, self.examples[number], tick))
+
+    def request(self, number: int) -> Request[xr.DataTree]:
+        """What gives the tree of one example from the server."""
+        one = request(self.model, self.settings, self.examples[number])
+        return Request(one.ask, lambda answer: self._tree(number, self.settings, one.read(answer)))
+
+    def _tree(self, number: int, settings: Settings, traced: results.Traced) -> xr.DataTree:
+        tree = result_of(self.model, settings, [replace(traced, id=self.ids[number])])
+        require_numbers(tree)
+        return tree
+
+    def template(self) -> tuple[xr.DataTree, dict[str, np.ndarray]]:
+        """What a store needs to know: the tree of the first example that can be traced, and how long things get."""
+        probe, errors = replace(self.settings, nu=self.settings.nu[:1], draws=1), list[str]()
+        for number in range(len(self.examples)):
+            try:
+                tree = self.trace(number, probe)
+                break
+            except RemoteError:  # the server is no fault of the example's
+                raise
+            except Exception as error:  # it is traced again in its turn, and recorded then
+                errors.append(f"example {number}: {error}")
+        else:
+            raise NnblipError(f"none of the {len(errors)} examples can be traced; {errors[0]}")
+        told = dict.fromkeys(name for example in self.examples for name in example_coords(example))
+        for name in told:
+            if name not in tree.coords:
+                tree.coords[name] = ("example", [""])
+        fixed = {
+            "example": np.array(self.ids, object),
+            "nu": np.asarray(self.settings.nu, float),
+            "draw": np.arange(self.settings.draws),
+        }
+        for name, node in tree.children.items():
+            component = name.removesuffix(HEADS_NODE)
+            if "token" in node.dims and component in self.widths:
+                fixed[f"{name}/token"] = np.arange(self.widths[component])
+            if name == CELLS_NODE:
+                fixed |= {f"{name}/{key}": np.array([label[key] for label in self.cells]) for key in self.cells[0]}
+        return tree, fixed
+
+
+def _id(model: BlipVQA, number: int, example: Example) -> str:
+    if example.id:
+        return str(example.id)
+    try:
+        return model.encode(example.image, example.question).key[:12]
+    except Exception:  # it fails in its turn
+        return f"unreadable-{number}"
+
+
+def _said_id(found: str, example: Example) -> str:
+    """For the fingerprint: what a file is called after may change with the file, when an unreadable one is replaced."""
+    return str(example.id or "") or ("" if isinstance(example.image, str | Path) else found)
+
+
+def _lengths(model: BlipVQA, example: Example) -> tuple[int, tuple[int, ...]]:
+    """How many tokens the question has, and how many the answer may have."""
+    tokenizer, text = model.processor.tokenizer, model.config.text_config
+    try:
+        question = len(tokenizer(example.question, truncation=False, verbose=False).input_ids)
+        if example.answer is not None:
+            return min(question, text.max_position_embeddings), (len(model.encode_answer(example.answer)),)
+    except Exception:  # it fails in its turn
+        return 1, (1,)
+    return min(question, text.max_position_embeddings), tuple(range(1, model.longest_answer + 1))
+
+
+def _every_cell(
+    model: BlipVQA, settings: Settings, lengths: Iterable[tuple[int, tuple[int, ...]]]
+) -> list[dict[str, str | int]]:
+    """All cells that may occur. Short answers come first, so that what no answer is long enough for is at the end."""
+    pairs = dict.fromkeys((question, answer) for question, answers in lengths for answer in answers)
+    if any(len(answers) > 1 for _, answers in lengths):
+        pairs = dict.fromkeys(sorted(pairs, key=lambda pair: pair[1]))
+    found: dict[str, dict[str, str | int]] = {}
+    refusal: NnblipError | None = None
+    for pair in pairs:
+        try:
+            cells = settings.nodes(model.extent(*pair, settings.noise_at)).get(CELLS_NODE, [])
+        except NnblipError as error:  # an example of this length fails in its turn
+            refusal = refusal or error
+            continue
+        for label in map(describe, cells):
+            found.setdefault(str(label["cell"]), label)
+    if not found and refusal is not None:
+        raise refusal
+    return list(found.values())
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON has it."""
+    if isinstance(value, tuple | list):
+        return [_plain(one) for one in value]
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if type(value).__repr__ is object.__repr__:
+        return f"{type(value).__module__}.{type(value).__qualname__}({sorted(vars(value).items())!r})"
+    return repr(value)

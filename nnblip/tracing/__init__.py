@@ -1,0 +1,1 @@
+"""causal_trace and attribution_trace: examples in, labelled results out."""

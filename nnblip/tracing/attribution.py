@@ -1,0 +1,114 @@
+"""attribution_trace: the effect of every cell estimated from gradients, to search with.
+
+Attribution patching (Nanda 2023; Syed et al. 2310.10348): the effect of restoring a state
+is estimated as (clean − corrupted) · gradient of the outcome with respect to the state in
+the corrupted run. With m steps the gradient is averaged over m runs whose image embeddings
+lie evenly between corrupted and clean (integrated gradients, as in EAP-IG, Hanna et al.
+2403.17806). It has false negatives (Kramár et al. 2403.00745), so its rank correlation with
+exact cells is always measured beside it. What runs where the model is: `nnblip.gradients`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from scipy.stats import spearmanr
+
+from nnblip import results
+from nnblip.errors import whole
+from nnblip.examples import Example
+from nnblip.model import BlipVQA
+from nnblip.noise import Noise
+from nnblip.passes.gradients import Estimated, estimate
+from nnblip.passes.measure import Asked
+from nnblip.passes.settings import Settings
+from nnblip.remote import errand
+from nnblip.sites import TEXT_COMPONENTS
+from nnblip.tracing import provenance
+from nnblip.tracing.labels import distinct, labelled
+from nnblip.tracing.requests import Request, each, sending
+
+
+def attribution_trace(
+    model: BlipVQA,
+    examples: Iterable[Any],
+    nu: float | Sequence[float] = 5.0,
+    draws: int = 10,
+    noise: str | Noise = "multiplicative",
+    *,
+    steps: int = 1,
+    sample: int = 30,
+    seed: int = 0,
+    kinds: Sequence[str] | None = None,
+    components: Sequence[str] = TEXT_COMPONENTS,
+    cells: Any = None,
+    regions: int | tuple[int, int] | None = None,
+    progress: bool | None = None,
+    remote: bool | None = None,
+    timeout: float | None = None,
+) -> xr.DataTree:
+    """Estimate the effect of restoring every cell from `steps` forward and backward passes.
+
+    Args:
+        model, examples, nu, draws, noise, seed, kinds, components, cells, regions, progress, remote, timeout:
+            as for `causal_trace`. Cells of several sites get the sum over their sites.
+        steps: 1 for attribution patching, more for integrated gradients.
+        sample: how many random cells of each (example, ν, draw) are also traced exactly.
+
+    Returns:
+        The tree of `causal_trace`, of which `/clean` and `/corrupted` are exact and the
+        restored nodes hold the corrupted value plus the estimated effect, with a coordinate
+        `method`; probabilities are not clipped to [0, 1]. A node `/check` has
+        `rank_correlation` (example, nu, draw), Spearman's between estimated and exact effects
+        on probability of the sampled cells, NaN where either is constant.
+
+    Raises:
+        NnblipError: for a bad setting or example, with its number.
+        RemoteError: for any fault of the server.
+    """
+    model = model.at(remote)
+    steps, sample = whole(steps, "steps", 1), whole(sample, "sample", 2)
+    settings = Settings.of(nu, draws, noise, seed, kinds, components, cells, "denoising", (), None, regions=regions)
+    begin = partial(_request, model, settings, steps, sample, timeout)
+    found = each(examples, settings, begin, progress, model.remote)
+    traced, correlations = zip(*found, strict=True)
+    method = "attribution" if steps == 1 else f"integrated gradients, {steps} steps"
+    attrs = provenance.attributes(
+        model, noise=repr(settings.noise), seed=settings.seed, draws=settings.draws, roles=repr(settings.roles)
+    )
+    tree = results.build(distinct(traced), settings.nu, settings.draws, settings.kinds, attrs | {"method": method})
+    check = xr.Dataset({"rank_correlation": (("example", "nu", "draw"), np.stack(correlations))})
+    check.rank_correlation.attrs["long_name"] = f"Spearman's correlation with {sample} exact cells"
+    nodes = {path: node.to_dataset(inherit=False) for path, node in tree.subtree_with_keys}
+    for name in nodes.keys() - {".", "clean", "corrupted"}:
+        nodes[name] = nodes[name].assign_coords(method=method)
+    return xr.DataTree.from_dict(
+        {"/" if path == "." else path: node for path, node in nodes.items()} | {"/check": check}
+    )
+
+
+def _request(
+    model: BlipVQA, settings: Settings, steps: int, sample: int, timeout: float | None,
+    example: Example, tick: Callable[[], object],
+) -> Request[tuple[results.Traced, np.ndarray]]:  # fmt: skip
+    """What gives the numbers of an example, and (nu, draw) rank correlations."""
+    asked = Asked.of(model, example, settings)
+
+    def result(found: Estimated) -> tuple[results.Traced, np.ndarray]:
+        correlation = np.array([[_correlation(*pair) for pair in draws] for draws in found.pairs])
+        return labelled(model, example, settings, asked.encoded, found.measured), correlation
+
+    if not model.remote:
+        return Request(partial(estimate, model, settings, asked, steps, sample, tick), result)
+    ask = sending(model, "estimates", settings.sent(), [asked], steps, sample, timeout=timeout)
+    return Request(ask, lambda answers: result(errand.estimated(answers[0])))
+
+
+def _correlation(exact: np.ndarray, estimate: np.ndarray) -> float:
+    """Spearman's; NaN where either is constant."""
+    known = all(len(x) > 1 and np.ptp(x) > 0 for x in (exact, estimate))
+    return float(spearmanr(exact, estimate).statistic) if known else np.nan

@@ -1,0 +1,144 @@
+"""What a result says beside the numbers: of each example, and of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from nnblip import results
+from nnblip.blip.inputs import Encoded, answer_tokens
+from nnblip.errors import NnblipError
+from nnblip.examples import Example
+from nnblip.model import BlipVQA
+from nnblip.passes.measure import Measured
+from nnblip.passes.settings import Settings
+from nnblip.roles import answer_roles
+from nnblip.sites import CELLS_NODE, HEADS_NODE, Cell, Extent, describe, grid_of
+from nnblip.tracing import provenance
+
+
+def result_of(model: BlipVQA, settings: Settings, traced: Sequence[results.Traced]) -> xr.DataTree:
+    """The result of these examples."""
+    return results.build(traced, settings.nu, settings.draws, settings.kinds, attributes(model, settings))
+
+
+def attributes(model: BlipVQA, settings: Settings) -> dict[str, Any]:
+    """What the root of a result says: model, code, settings."""
+    return provenance.attributes(
+        model, noise=repr(settings.noise), seed=settings.seed, draws=settings.draws, direction=settings.direction,
+        freeze=", ".join(settings.freeze), noise_at=settings.noise_at,
+        knock_out="; ".join(map(str, settings.knock_out)),
+        roles=repr(settings.roles),
+    )  # fmt: skip
+
+
+def distinct(traced: Sequence[results.Traced]) -> Sequence[results.Traced]:
+    """The same, if no two examples have one id. Raises `NnblipError`."""
+    seen: set[str] = set()
+    for one in traced:
+        if one.id in seen:
+            raise NnblipError(
+                f"two examples have the id {one.id!r}: the same image and question twice, or ids that repeat"
+            )
+        seen.add(one.id)
+    return traced
+
+
+def labelled(model: BlipVQA, example: Example, settings: Settings, encoded: Encoded, found: Measured) -> results.Traced:
+    """The numbers of an example with all that a result says of it."""
+    extent = model.extent(len(encoded.tokens), len(found.answer_ids), settings.noise_at)
+    nodes = settings.nodes(extent)
+    tokens = {
+        "question_encoder": encoded.tokens,
+        "answer_decoder": answer_tokens(model.processor, found.answer_ids),
+    }
+    kinds = {
+        "question_encoder": settings.roles(encoded.tokens),
+        "answer_decoder": answer_roles(tokens["answer_decoder"]),
+    }
+    if "image_encoder" in nodes:
+        tokens["image_encoder"], kinds["image_encoder"] = _image_tokens(nodes["image_encoder"], extent.side)
+    return results.Traced(
+        id=example.id or encoded.key[:12],
+        coords={
+            "question": example.question,
+            "answer": model.text(found.answer_ids),
+            "predicted": model.text(found.predicted),
+            "rival": model.text([found.rival]),
+            **example_coords(example),
+        },
+        tokens=tokens,
+        roles=kinds,
+        clean=found.clean,
+        corrupted=found.corrupted,
+        restored=_by_node(found.restored, nodes, extent),
+        cells=[describe(cell) for cell in nodes.get(CELLS_NODE, [])],
+        grid=grid_of(settings.regions or extent.side),
+        depths={name: extent.depths(name.removesuffix(HEADS_NODE)) for name in nodes},
+    )
+
+
+def _by_node(restored: np.ndarray, nodes: Mapping[str, Sequence[Cell]], extent: Extent) -> dict[str, np.ndarray]:
+    """The numbers (3, nu, draw, cell) parted into nodes, each with the dimensions of its map."""
+    ends = np.cumsum([len(cells) for cells in nodes.values()])
+    parts = dict(zip(nodes, np.split(restored, ends[:-1], axis=-1), strict=True))
+    for name in parts.keys() - {CELLS_NODE}:
+        heads = (extent.heads,) if name.endswith(HEADS_NODE) else ()
+        component = name.removesuffix(HEADS_NODE)
+        layers = len(extent.depths(component))
+        # of the image encoder there are as many tokens as regions
+        last = len(nodes[name]) // layers if component == "image_encoder" else extent.tokens(component)
+        parts[name] = parts[name].reshape(*restored.shape[:3], -1, layers, *heads, last)
+    return parts
+
+
+def example_coords(example: Example) -> dict[str, str]:
+    """The coordinates of an example that are known before it is traced."""
+    return {
+        "question": str(example.question),
+        "question_type": example.question_type or "",
+        "image": _image_name(example.image),
+        **_extras(example),
+    }
+
+
+def _extras(example: Example) -> dict[str, str]:
+    """Texts and numbers that the data set says of an example besides, as coordinates; the schema's names are taken."""
+    taken = {
+        *results.EXAMPLE_COORDS,
+        "example",
+        "nu",
+        "draw",
+        "kind",
+        "layer",
+        "head",
+        "token",
+        "cell",
+        "status",
+        "error",
+    }
+    return {
+        name: str(value)
+        for name, value in example.extra.items()
+        if isinstance(value, str | int | float) and name not in taken
+    }
+
+
+def _image_tokens(cells: Sequence[Cell], side: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Texts and roles of the tokens of the image encoder's map: which patches they are, by row and column."""
+    texts = []
+    for cell in cells:
+        if cell[0].layer == cells[0][0].layer:
+            rows, columns = zip(*(divmod(site.token - 1, side) for site in cell), strict=True)
+            spans = (f"{min(x)}-{max(x)}" if min(x) < max(x) else f"{min(x)}" for x in (rows, columns))
+            texts.append("[CLS]" if cell[0].token == 0 else "row {} column {}".format(*spans))
+    return tuple(texts), tuple("[CLS]" if text == "[CLS]" else "image" for text in texts)
+
+
+def _image_name(image: Any) -> str:
+    """The path, where there is one."""
+    return str(image) if isinstance(image, str | Path) else str(getattr(image, "filename", "") or "")

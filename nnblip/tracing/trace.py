@@ -1,0 +1,133 @@
+"""causal_trace: every state restored, one pass for each example, draw and ν."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+from nnblip import results
+from nnblip.errors import NnblipError
+from nnblip.examples import Example
+from nnblip.model import BlipVQA
+from nnblip.noise import Noise
+from nnblip.passes.measure import Asked, measure
+from nnblip.passes.settings import Settings
+from nnblip.remote import errand
+from nnblip.roles import RoleFunction
+from nnblip.sites import TEXT_COMPONENTS
+from nnblip.tracing.labels import distinct, labelled, result_of
+from nnblip.tracing.requests import Request, each, sending, several
+
+
+def causal_trace(
+    model: BlipVQA,
+    examples: Iterable[Any],
+    nu: float | Sequence[float] = 5.0,
+    draws: int = 10,
+    noise: str | Noise = "multiplicative",
+    *,
+    seed: int = 0,
+    kinds: Sequence[str] | None = None,
+    components: Sequence[str] = TEXT_COMPONENTS,
+    cells: Any = None,
+    direction: str = "denoising",
+    freeze: Iterable[str] = (),
+    noise_at: str = "image_embeds",
+    regions: int | tuple[int, int] | None = None,
+    knock_out: Any = (),
+    roles: RoleFunction | None = None,
+    max_rows: int | None = 256,
+    progress: bool | None = None,
+    remote: bool | None = None,
+    timeout: float | None = None,
+    blocking: bool = True,
+) -> Any:
+    """Restore every state, one at a time, and measure how much of the answer returns.
+
+    One pass of the model per (example, draw, ν) computes the whole map; the image
+    embeddings of an example are computed once. Method: Palit et al. 2023; one-pass plan:
+    `nnblip.plan`.
+
+    Args:
+        model: a `BlipVQA`.
+        examples: (image, question) or (image, question, answer) tuples, dicts or
+            `nnblip.Example`s. An answer that is given is traced instead of the model's own.
+        nu: noise factor or factors, each at least 0.
+        draws: how many samples of the noise, the same for every ν and every cell.
+        noise: name or object, see `nnblip.noise`.
+        seed: seed of the noise; the same seed and settings give the same numbers bit for bit.
+        kinds: which states of a layer, see `nnblip.sites.KINDS`; by default `block`, or none if
+            `cells` are given.
+        components: which components get a map.
+        cells: what else to restore together: a family of `nnblip.sites` (`windows`, `pairs`,
+            `all_tokens`, `token_across_layers`) or a list of families, sites and sets of sites.
+        direction: "denoising", a corrupted run in which states are put back (does the state
+            suffice?), or "noising", a clean run in which they are replaced by their corrupted
+            values (is it needed?).
+        freeze: sublayers ("attention", "crossattention", "mlp_out") whose later outputs, in the
+            component where a row's first state is restored, stay what they are in the run
+            without restoring. BLIP's later question-encoder layers read the corrupted image
+            again; with `freeze={"crossattention"}` a restored state cannot steer what they read.
+        noise_at: where the noise falls: "image_embeds" (what the image encoder hands over),
+            "patch_embeds" (what its first layer reads) or "pixels". With the latter two
+            the layers of `image_encoder` can be restored; else only its last, the embeddings.
+        regions: grid of the map of `image_encoder`, see `nnblip.sites.image_regions`; patch by
+            patch if None.
+        knock_out: attention edges to cut in every run, clean, corrupted and restored, see
+            `nnblip.knock_out`; one or several. The model's own answer is that without them.
+        roles: instead of the rules of `nnblip.roles`, a function from a question's tokens ("[CLS]", "what", ...)
+            to a role for each; "" for none. It names tokens and changes no number.
+        max_rows: at most so many rows in a pass; smaller is slower and needs less memory.
+            Of rows that pass through the image encoder there are 16 times fewer.
+        progress: a bar on the terminal; by default where there is one.
+        remote: run on an NDIF server, one request for each example, a few of them in flight; it brings
+            the image and the seed and takes back the numbers; by default if the model was made so.
+        timeout: seconds after which a request is given up; half an hour if None.
+        blocking: if not, send one request for all examples to the server and do not wait for it.
+
+    Returns:
+        The tree of the design (README, "Results"): nodes `/clean`, `/corrupted`, one for each
+        component with dims (example, nu, draw, kind, layer, token), one for its heads if
+        their kinds are asked for, `/cells` if cells are; variables `probability`,
+        `log_probability`, `logit_difference`, float32. The attribute `direction` says what
+        the numbers of restored nodes mean. If not `blocking`, a `nnblip.Job`.
+
+    Raises:
+        NnblipError: for a bad setting or example, with its number.
+        RemoteError: for any fault of the server.
+    """
+    model = model.at(remote)
+    settings = Settings.of(nu, draws, noise, seed, kinds, components, cells, direction, freeze, max_rows, noise_at,
+                           regions, knock_out, roles)  # fmt: skip
+    if not blocking:
+        from nnblip.tracing.jobs import Job
+
+        if not model.remote:
+            raise NnblipError("blocking=False: only a trace on a server can be left alone, with remote=True")
+        return Job.submit(model, [Example.of(example) for example in several(examples)], settings)
+    traced = each(examples, settings, partial(request, model, settings, timeout=timeout), progress, model.remote)
+    return result_of(model, settings, distinct(traced))
+
+
+def trace_example(
+    model: BlipVQA, settings: Settings, example: Example, tick: Callable[[], object] = lambda: None
+) -> results.Traced:
+    """All numbers of one example; `tick` is called after each pass that is made here."""
+    return request(model, settings, example, tick)()
+
+
+def request(
+    model: BlipVQA,
+    settings: Settings,
+    example: Example,
+    tick: Callable[[], object] = lambda: None,
+    timeout: float | None = None,
+) -> Request[results.Traced]:
+    """What gives the numbers of an example, here or on a server. Raises `NnblipError` for what cannot be read."""
+    asked = Asked.of(model, example, settings)
+    label = partial(labelled, model, example, settings, asked.encoded)
+    if not model.remote:
+        return Request(partial(measure, model, settings, asked, tick), label)
+    ask = sending(model, "traces", settings.sent(), [asked], timeout=timeout)
+    return Request(ask, lambda answers: label(errand.measured(answers[0])))
