@@ -14,7 +14,7 @@ from trees import VARIABLES, random_tree
 
 import nnblip
 from nnblip import effects, results
-from nnblip.effects.averages import group_intervals, half_width, mean_groups, mean_known
+from nnblip.effects.numbers import group_intervals, half_width, mean_groups, mean_known
 from nnblip.errors import NnblipError
 from nnblip.roles import ROLES, Rules, answer_roles, roles
 
