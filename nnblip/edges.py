@@ -85,7 +85,11 @@ def _several(given: Any, what: str, edges: str) -> tuple[int, ...] | None:
     return tuple(sorted({whole(value, what, 0, SiteError, f" of {edges}") for value in values}))
 
 
-def as_knock_outs(given: Any) -> tuple[KnockOut, ...]:
+#: What may be given as knock-outs: one or several.
+KnockOutLike = KnockOut | Iterable[KnockOut]
+
+
+def as_knock_outs(given: KnockOutLike) -> tuple[KnockOut, ...]:
     """One knock-out or several. Raises `SiteError` for anything else."""
     several = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
     for one in several:

@@ -1,4 +1,7 @@
-"""One family of errors: what was given, what was expected, what to do."""
+"""One family of errors: what was given, what was expected, what to do.
+
+Bad input is a `ValueError` too, so that code that knows nothing of nnblip catches it.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +10,28 @@ import operator
 from collections.abc import Iterable
 
 
-class NnblipError(ValueError):
-    """Something given to nnblip cannot be used; the message says what would be right."""
+class NnblipError(Exception):
+    """Something that nnblip cannot do; the message says what would be right."""
 
 
-class InputError(NnblipError):
+class SettingError(NnblipError, ValueError):
+    """An argument that cannot be used."""
+
+
+class InputError(NnblipError, ValueError):
     """An image, question or answer that the model cannot read."""
 
 
-class SiteError(NnblipError):
+class SiteError(NnblipError, ValueError):
     """A site, component or kind that the model does not have."""
 
 
-class ModelError(NnblipError):
+class ModelError(NnblipError, ValueError):
     """A model that is not a BLIP for question answering, or that cannot be loaded."""
 
 
-class ResultError(NnblipError):
-    """A stored result or output folder that cannot be read or written."""
+class ResultError(NnblipError, ValueError):
+    """A result that lacks what is asked of it, or a stored one or output folder that cannot be read or written."""
 
 
 class RemoteError(NnblipError):
@@ -35,7 +42,7 @@ class NnblipWarning(UserWarning):
     """A number may not mean what it seems to; the message says why."""
 
 
-def one_of(given: object, allowed: Iterable[str], what: str, error: type[NnblipError] = NnblipError) -> str:
+def one_of(given: object, allowed: Iterable[str], what: str, error: type[NnblipError] = SettingError) -> str:
     """`given` if it is one of `allowed`, else an error that suggests the nearest name."""
     names = list(allowed)
     if given in names:
@@ -45,7 +52,7 @@ def one_of(given: object, allowed: Iterable[str], what: str, error: type[NnblipE
     raise error(f"{what} {given!r} is unknown{hint} Expected one of: {', '.join(names)}.")
 
 
-def whole(value: object, what: str, least: int, error: type[NnblipError] = NnblipError, where: str = "") -> int:
+def whole(value: object, what: str, least: int, error: type[NnblipError] = SettingError, where: str = "") -> int:
     """`value` as an int, if it is a whole number of at least `least` (NumPy's count too, bool does not)."""
     try:
         number = least - 1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]

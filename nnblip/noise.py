@@ -10,14 +10,15 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from nnblip.errors import NnblipError, one_of
+from nnblip.errors import SettingError, one_of
+
+if TYPE_CHECKING:  # what only names noises, such as the command, does without torch
+    from jaxtyping import Float
+    from torch import Tensor
 
 
 @runtime_checkable
@@ -98,7 +99,7 @@ class Scale(_Unvaried):
         except (TypeError, OverflowError):
             fits = False
         if not fits:
-            raise NnblipError(f"scale factor {self.factor!r}: expected a number above 0")
+            raise SettingError(f"scale factor {self.factor!r}: expected a number above 0")
 
     def apply(self, embeds: Tensor, unit: Tensor, nu: float) -> Tensor:
         return embeds * self.factor**nu
@@ -124,6 +125,8 @@ class Shuffle(_Gaussian):
     name: ClassVar[str] = "shuffle"
 
     def apply(self, embeds: Tensor, unit: Tensor, nu: float) -> Tensor:
+        import torch
+
         order = torch.cat([torch.zeros(1, dtype=torch.long), 1 + unit[0, 1:, 0].cpu().argsort()])
         return embeds + nu * (embeds[:, order.to(embeds.device)] - embeds)
 
@@ -141,10 +144,13 @@ class Swap(_Unvaried):
         return embeds + nu * (unit - embeds)
 
 
+#: How noise may be named.
+NoiseLike = str | Noise
+
 NOISES: dict[str, type] = {kind.name: kind for kind in (Multiplicative, Additive, Uniform, Scale, Mean, Shuffle, Swap)}
 
 
-def get_noise(noise: str | Noise) -> Noise:
+def get_noise(noise: NoiseLike) -> Noise:
     """A noise by its name, or the object itself.
 
     Raises:
@@ -154,7 +160,7 @@ def get_noise(noise: str | Noise) -> Noise:
         kind: Noise = NOISES[one_of(noise, NOISES, "noise")]()
         return kind
     if isinstance(noise, type) or not isinstance(noise, Noise):
-        raise NnblipError(
+        raise SettingError(
             f"noise {noise!r}: expected one of {', '.join(NOISES)}, or an object like nnblip.noise.Scale()"
         )
     return noise
@@ -171,7 +177,7 @@ def check_nu(nu: object) -> float:
     except (TypeError, ValueError, OverflowError):
         value = math.nan
     if not math.isfinite(value) or value < 0:
-        raise NnblipError(f"nu {nu!r}: expected a number of at least 0 (the paper uses 5)")
+        raise SettingError(f"nu {nu!r}: expected a number of at least 0 (the paper uses 5)")
     return value
 
 
@@ -188,6 +194,8 @@ def unit_noise(
             of a data set does not matter.
         draw: the number of the draw, from 0.
     """
+    import torch
+
     digest = hashlib.blake2b(f"{seed}/{example}/{draw}".encode(), digest_size=16).digest()
     rng = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
     return torch.from_numpy(noise.unit(shape, rng))

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from nnblip.errors import NnblipError
+from nnblip.errors import SettingError
 
 ROLES = (
     "[CLS]", "question word", "attribute word", "function word", "content word", "last content word",
@@ -88,7 +88,7 @@ class Rules:
         if given is None or isinstance(given, Rules):
             return given or cls()
         if not callable(given):
-            raise NnblipError(f"roles {given!r:.100}: expected a function from a question's tokens to a role for each")
+            raise SettingError(f"roles {given!r:.100}: expected a function from a question's tokens to a role for each")
         return cls(given)
 
     def __call__(self, tokens: Iterable[str]) -> tuple[str, ...]:
@@ -96,12 +96,12 @@ class Rules:
         tokens = tuple(tokens)
         found: Any = self.function(tokens)
         if isinstance(found, str) or not isinstance(found, Iterable):
-            raise NnblipError(f"roles: {self} returned {found!r:.100} for {list(tokens)}, expected a list of texts")
+            raise SettingError(f"roles: {self} returned {found!r:.100} for {list(tokens)}, expected a list of texts")
         found = list(found)
         if wrong := [role for role in found if not isinstance(role, str)]:
-            raise NnblipError(f"roles: {self} returned the role {wrong[0]!r:.100} for {list(tokens)}, expected texts")
+            raise SettingError(f"roles: {self} returned the role {wrong[0]!r:.100} for {list(tokens)}, expected texts")
         if len(found) != len(tokens):
-            raise NnblipError(
+            raise SettingError(
                 f"roles: {self} returned {len(found)} roles for {len(tokens)} tokens: {found} for {list(tokens)};"
                 " expected one for each"
             )

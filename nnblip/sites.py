@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 from nnblip.errors import SiteError, one_of, whole
 
@@ -204,6 +203,8 @@ def _runs(numbers: Iterable[int]) -> str:
 
 #: A family of cells: for a question and answer of some length, its cells.
 Family = Callable[[Extent], list[Cell]]
+#: What may be given as cells: a family, or several families, sites and sets of sites.
+CellsLike = Family | Site | Iterable[Family | Site | Iterable[Site]]
 
 
 def windows(width: int | Sequence[int], kind: str = "block", component: str = "question_encoder") -> Family:
@@ -325,7 +326,7 @@ def _whole_kind(kind: str, family: str) -> None:
         raise SiteError(f"{family} of kind {kind!r}: heads have one number more; give sets of sites instead")
 
 
-def gather(given: Any, extent: Extent) -> list[Cell]:
+def gather(given: CellsLike, extent: Extent) -> list[Cell]:
     """Cells from a family, or from a list of families, sites and collections of sites.
 
     Raises:

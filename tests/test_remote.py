@@ -1,6 +1,7 @@
 """Requests without a server: what they bring suffices, they are small, faults are named, nothing waits for ever."""
 
 import ast
+import threading
 import time
 
 import httpx
@@ -11,7 +12,8 @@ from nnsight.intervention.backends.remote import RemoteError as ServerSays
 from nnsight.schema.config import CONFIG
 
 import nnblip
-from nnblip.errors import InputError, RemoteError
+from nnblip import errors
+from nnblip.errors import InputError, NnblipError, RemoteError
 from nnblip.remote import client, errand
 from nnblip.remote.faults import faults
 from nnblip.remote.sources import needed
@@ -127,7 +129,7 @@ def test_another_dtype_on_the_server_is_refused(stock):
 
 def test_another_architecture_is_refused(local):
     class Other:
-        _module = torch.nn.Linear(1, 1)
+        _module, task = torch.nn.Linear(1, 1), nnblip.BlipVQA.task
 
     with pytest.raises(nnblip.NnblipError, match="serves Linear"):
         opened(sealed(Other(), errand.nothing))
@@ -198,6 +200,26 @@ def test_a_server_that_is_not_ready(monkeypatch):
         client.check("http://server")
 
 
+def test_what_a_status_says_is_not_looked_for_in_texts():
+    refusal = httpx.HTTPStatusError("", request=None, response=httpx.Response(403))  # type: ignore[arg-type]
+    for cause, expected in ((refusal, "refuses the credentials"), (None, "Is the model's name right")):
+        with pytest.raises(RemoteError, match=expected), faults("http://server"):
+            raise ServerSays("not for 401 of you") from cause
+
+
+def test_an_error_while_packing_a_block_is_shown_as_what_it_is(there, monkeypatch):
+    monkeypatch.setattr(client, "check", lambda host: None)
+    lock = threading.Lock()
+    with pytest.raises(TypeError, match="pickle"), there.session(backend=client.Backend(there)):
+        held = lock  # noqa: F841 - what cannot travel
+
+
+def test_bad_input_is_a_value_error_and_a_fault_of_the_server_is_none():
+    assert not issubclass(NnblipError, ValueError) and not issubclass(RemoteError, ValueError)
+    for kind in (InputError, errors.SiteError, errors.ModelError, errors.ResultError, errors.SettingError):
+        assert issubclass(kind, NnblipError) and issubclass(kind, ValueError)
+
+
 @pytest.mark.parametrize(
     ("says", "expected"),
     [
@@ -231,7 +253,7 @@ def test_the_key_is_never_shown(monkeypatch):
         with pytest.raises(RemoteError) as caught, faults("http://server"):
             raise error
         assert "a-secret-key" not in str(caught.value)
-        assert caught.value.__suppress_context__
+        assert caught.value.__cause__ is error and "a-secret-key" not in str(error)
 
 
 def test_too_large_a_request_is_not_sent(there, monkeypatch):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 
 from nnblip.errors import InputError, NnblipError, NnblipWarning, ResultError
+from nnblip.passes.settings import IN_FLIGHT, Settings
 
 if TYPE_CHECKING:
     from nnblip.model import BlipVQA
@@ -55,13 +56,13 @@ class Model:
 class Asked:
     """What is restored, under which noise."""
 
-    draws: int = 10
+    draws: int = Settings.draws
     "How many samples of the noise."
-    noise: str = "multiplicative"
+    noise: str = Settings.noise.name
     "multiplicative, additive, uniform, scale, mean or shuffle."
-    kinds: Annotated[tuple[str, ...], Many] = ("block",)
+    kinds: Annotated[tuple[str, ...], Many] = Settings.kinds
     "Which states of a layer."
-    max_rows: int = 256
+    max_rows: int | None = Settings.max_rows
     "At most so many rows in one pass."
 
 
@@ -77,7 +78,7 @@ def trace(
     answer: str | None = None,
     nu: Annotated[tuple[float, ...], Many] = (1.0, 3.0, 5.0, 10.0),
     regions: int = 4,
-    seed: int = 0,
+    seed: int = Settings.seed,
     out: Path = Path("nnblip-out"),
     overwrite: Flag = False,
     asked: Asked = ASKED,
@@ -164,14 +165,14 @@ def sweep(
     *,
     images: str | None = None,
     n: int | None = None,
-    seed: int = 0,
-    nu: Annotated[tuple[float, ...], Many] = (5.0,),
+    seed: int = Settings.seed,
+    nu: Annotated[tuple[float, ...], Many] = Settings.nu,
     out: Path = Path("results.zarr"),
     strict: Flag = False,
     type: str | None = None,
     correct_only: Flag = False,
     retry_failed: Flag = False,
-    in_flight: int = 4,
+    in_flight: int = IN_FLIGHT,
     asked: Asked = ASKED,
     model: Model = MODEL,
 ) -> int:
@@ -208,13 +209,11 @@ def sweep(
     """
     from nnblip import datasets
     from nnblip.command import printing
-    from nnblip.passes.settings import Settings
-    from nnblip.sites import TEXT_COMPONENTS
     from nnblip.sweeps import processes
     from nnblip.sweeps.sweep import run_sweep
 
     settings = Settings.of(
-        nu, asked.draws, asked.noise, seed, asked.kinds, TEXT_COMPONENTS, None, "denoising", (), asked.max_rows
+        nu=nu, draws=asked.draws, noise=asked.noise, seed=seed, kinds=asked.kinds, max_rows=asked.max_rows
     )
     examples = datasets.open_dataset(dataset, images=images, strict=strict)
     if type is not None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nnblip.effects.numbers import group_intervals, mean_groups, mean_known
 from nnblip.effects.reading import listed, root_of, spoken, with_nodes
-from nnblip.errors import NnblipError, one_of
+from nnblip.errors import ResultError, SettingError, one_of
 from nnblip.roles import ROLES, RoleFunction, Rules
 from nnblip.sites import HEADS_NODE
 
@@ -51,7 +51,7 @@ def with_roles(tree: xr.DataTree, roles: RoleFunction | None = None) -> xr.DataT
         name for name in nodes if name in (QUESTION, QUESTION + HEADS_NODE) and "token_text" in nodes[name].coords
     ]
     if not changed:
-        raise NnblipError(
+        raise ResultError(
             f"the result has no tokens to give roles to: expected /{QUESTION} with the coordinate token_text, and"
             f" found {listed(tree, dims=True)}. Trace {QUESTION}, and give roles before by_role."
         )
@@ -94,7 +94,7 @@ def by_role(tree: xr.DataTree, roles: RoleFunction | None = None) -> xr.DataTree
     nodes = {name: node.to_dataset(inherit=False) for name, node in tree.children.items()}
     with_tokens = [name for name, node in nodes.items() if "token" in node.dims]
     if not with_tokens:
-        raise NnblipError(
+        raise ResultError(
             f"no node has the dimension token; found {listed(tree, dims=True)}. Average by role before the tokens are"
             " gone."
         )
@@ -104,7 +104,7 @@ def by_role(tree: xr.DataTree, roles: RoleFunction | None = None) -> xr.DataTree
 def _by_role(name: str, node: xr.Dataset) -> xr.Dataset:
     if "role" not in node.coords or "token" not in node["role"].dims:
         remedy = ", or give the rules: by_role(tree, roles=nnblip.roles.roles)" if name.startswith(QUESTION) else ""
-        raise NnblipError(
+        raise ResultError(
             f"node /{name} has no coordinate role on its tokens, as every trace gives one: average by role before"
             f" averaging over examples{remedy}."
         )
@@ -189,11 +189,11 @@ def by_type(tree: xr.DataTree | xr.Dataset, by: str = "question_type", level: fl
         NnblipError: if there is no such coordinate on `example`, or `level` is not between 0 and 1.
     """
     if isinstance(level, bool) or not isinstance(level, (int, float, np.number)) or not 0 < level < 1:
-        raise NnblipError(f"level is {level!r}: expected a number between 0 and 1, such as 0.95.")
+        raise SettingError(f"level is {level!r}: expected a number between 0 and 1, such as 0.95.")
     root = tree if isinstance(tree, xr.Dataset) else root_of(tree)
     there = [str(name) for name, coord in root.coords.items() if coord.dims == ("example",)]
     if not there:
-        raise NnblipError("no coordinate on example: expected several examples, with what they are told apart by.")
+        raise ResultError("no coordinate on example: expected several examples, with what they are told apart by.")
     labels, group, count = _groups(root[one_of(by, there, "coordinate on example")].values)
     told = {"long_name": f"examples of the {spoken(by)}"}
     coords = {by: (by, labels, root[by].attrs), "count": (by, count, told)}

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from nnblip.errors import NnblipError
+from nnblip.errors import ResultError, SettingError
 from nnblip.results import VARIABLES
 
 
@@ -24,7 +24,7 @@ def restored(tree: xr.DataTree) -> dict[str, xr.Dataset]:
     """
     names = restored_names(tree)
     if not names:
-        raise NnblipError(
+        raise ResultError(
             f"the result has no restored node; expected at least one such as /question_encoder besides"
             f" /clean and /corrupted, and found {listed(tree)}. Trace at least one component."
         )
@@ -39,20 +39,20 @@ def choose(tree: xr.DataTree, dim: str, label: object = None) -> xr.DataTree:
             is the one given.
     """
     if dim not in root_of(tree).coords:
-        raise NnblipError(f"the result has no coordinate {dim!r} at its root, as every trace gives one.")
+        raise ResultError(f"the result has no coordinate {dim!r} at its root, as every trace gives one.")
     have = np.atleast_1d(tree.coords[dim].values).tolist()
     listed = ", ".join(f"{value:g}" if isinstance(value, float) else repr(value) for value in have[:10])
     listed += f" and {len(have) - 10} more" if len(have) > 10 else ""
     if label is None:
         if len(have) != 1:
-            raise NnblipError(f"the result has {len(have)} values of {dim}: {listed}. Choose one with {dim}=.")
+            raise SettingError(f"the result has {len(have)} values of {dim}: {listed}. Choose one with {dim}=.")
         at = 0
     else:
         matches = [i for i, value in enumerate(have) if _same(value, label)]
         if not matches:
             near = _nearest(label, have)
             hint = "." if near is None else f"; did you mean {near!r}?"
-            raise NnblipError(f"{dim} {label!r} is not in the result{hint} It has: {listed}.")
+            raise SettingError(f"{dim} {label!r} is not in the result{hint} It has: {listed}.")
         at = matches[0]
     return tree.isel({dim: at}) if tree.coords[dim].ndim else tree
 
@@ -73,7 +73,7 @@ def _nearest(label: object, have: list[Any]) -> Any:
 def root_of(tree: xr.DataTree) -> xr.Dataset:
     """The coordinates and attributes of the root, without variables."""
     if not isinstance(tree, xr.DataTree):
-        raise NnblipError(f"expected a result of causal_trace, an xarray.DataTree, not {type(tree).__name__}.")
+        raise ResultError(f"expected a result of causal_trace, an xarray.DataTree, not {type(tree).__name__}.")
     root = tree.to_dataset()
     return root.drop_vars(list(root.data_vars))
 
@@ -92,14 +92,14 @@ def node_of(tree: xr.DataTree, name: str) -> xr.Dataset:
     """A node as a Dataset, with the coordinates it inherits; checked to have the variables."""
     root_of(tree)
     if name not in tree.children:
-        raise NnblipError(
+        raise ResultError(
             f"the result has no node /{name}; expected /clean, /corrupted and one node per traced"
             f" component, and found {listed(tree)}. Give the result of causal_trace, not an effect."
         )
     node = tree.children[name].to_dataset()
     missing = [variable for variable in VARIABLES if variable not in node.data_vars]
     if missing:
-        raise NnblipError(
+        raise ResultError(
             f"node /{name} has no variable {', '.join(missing)}; expected {', '.join(VARIABLES)}, and found"
             f" {', '.join(map(str, node.data_vars)) or 'none'}."
         )
@@ -112,7 +112,7 @@ def maps(tree: xr.DataTree) -> dict[str, xr.Dataset]:
     maps = {name: node for name, node in nodes.items() if {"kind", "layer", "token"} <= set(node.probability.dims)}
     if not maps:
         found = "; ".join(f"/{name} ({', '.join(map(str, node.probability.dims))})" for name, node in nodes.items())
-        raise NnblipError(f"no restored node has the dimensions kind, layer and token; found {found}.")
+        raise ResultError(f"no restored node has the dimensions kind, layer and token; found {found}.")
     return maps
 
 

@@ -38,7 +38,7 @@ from nnblip.effects.reading import (
     token_texts,
     with_nodes,
 )
-from nnblip.errors import NnblipError
+from nnblip.errors import ResultError, SettingError
 from nnblip.results import VARIABLES
 from nnblip.sites import HEADS_NODE
 
@@ -114,13 +114,13 @@ def interaction(tree: xr.DataTree) -> xr.Dataset:
     """
     effect = indirect_effect(tree).children
     if "cells" not in effect:
-        raise NnblipError("the result has no node /cells; trace with cells=nnblip.sites.pairs(...).")
+        raise ResultError("the result has no node /cells; trace with cells=nnblip.sites.pairs(...).")
     cells = effect["cells"].to_dataset()
     alone = set(cells["cell"].values.tolist())
     found = {name: str(name).split("; ") for name in alone if str(name).count("; ") == 1}
     names = [name for name in cells["cell"].values.tolist() if name in found and alone.issuperset(found[name])]
     if not names:
-        raise NnblipError(
+        raise ResultError(
             "no pair of /cells has both of its sites traced alone; trace with cells=nnblip.sites.pairs(...)."
         )
     pairs = cells.sel(cell=names)
@@ -262,7 +262,7 @@ def strongest(
             out where there are several; if `n` is not a whole number of at least 1.
     """
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
-        raise NnblipError(f"n is {n!r}: expected how many sites to list, a whole number of at least 1.")
+        raise SettingError(f"n is {n!r}: expected how many sites to list, a whole number of at least 1.")
     tree = choose(choose(tree, "nu", nu), "example", example)
     effects, shares = indirect_effect(tree), relevance(tree, threshold)
     sites = []
@@ -292,7 +292,7 @@ def strongest(
 
 def _positive(threshold: float) -> None:
     if not (isinstance(threshold, (int, float, np.number)) and math.isfinite(threshold) and threshold > 0):
-        raise NnblipError(f"threshold is {threshold!r}: expected a positive number such as {THRESHOLD}.")
+        raise SettingError(f"threshold is {threshold!r}: expected a positive number such as {THRESHOLD}.")
 
 
 def _difference(a: xr.Dataset, b: xr.Dataset, effect: str, nodes: str, attrs: Mapping[str, Any]) -> xr.Dataset:
@@ -305,7 +305,7 @@ def _difference(a: xr.Dataset, b: xr.Dataset, effect: str, nodes: str, attrs: Ma
         try:
             left, right = xr.align(a[name], b[name], join="exact")
         except xr.AlignmentError as error:
-            raise NnblipError(f"the labels of {nodes} differ, so they are not of one run: {error}") from error
+            raise ResultError(f"the labels of {nodes} differ, so they are not of one run: {error}") from error
         variables[name] = left - right
         variables[name].attrs = a[name].attrs | {"long_name": f"{effect} on {spoken(name)}"}
     coords = {**b.coords, **a.coords}

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from nnblip import effects
 from nnblip.effects import reading
-from nnblip.errors import NnblipError, one_of
+from nnblip.errors import ResultError, one_of
 from nnblip.plot.common import (
     SMALL,
     TEXT,
@@ -64,7 +64,7 @@ def heatmap(
     values = values_of(tree, component, value, threshold)
     expected = [dim for dim in ("draw", "kind", "layer", "token") if dim != "draw" or "draw" in values.dims]
     if set(values.dims) != set(expected):
-        raise NnblipError(
+        raise ResultError(
             f"/{component} has the dimensions {', '.join(map(str, values.dims))}; a heatmap needs"
             f" {', '.join(expected)}. Select one label of any other first, as in tree.sel(head=0)."
         )

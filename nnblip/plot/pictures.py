@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nnblip import effects
 from nnblip.effects import reading
-from nnblip.errors import InputError, NnblipError, one_of
+from nnblip.errors import InputError, ResultError, SettingError, one_of
 from nnblip.examples import load_image
 from nnblip.plot.common import (
     SMALL,
@@ -75,7 +75,7 @@ def picture(
     one_of(value, VALUES, "value")
     if _NODE not in reading.restored(tree):
         have = ", ".join(f"/{name}" for name in reading.restored(tree))
-        raise NnblipError(
+        raise ResultError(
             f"the result has no node /{_NODE}, only {have}; trace with components=[{_NODE!r}] (and regions=4, say)."
         )
     tree = reading.choose(reading.choose(tree, "nu", nu), "example", example)
@@ -120,7 +120,7 @@ def picture(
 def _grid(node: xr.Dataset) -> tuple[int, int]:
     grid = np.ravel(node.attrs.get("grid", ())).tolist()
     if len(grid) != 2 or node.sizes.get("token") != 1 + grid[0] * grid[1]:
-        raise NnblipError(
+        raise ResultError(
             f"/{_NODE} has {node.sizes.get('token', 'no')} tokens and the grid {grid}; a picture needs its"
             " attribute `grid`, and [CLS] and every region as tokens. Trace it again, and select no tokens."
         )
@@ -131,7 +131,7 @@ def _layers(values: xr.DataArray, layer: object) -> list[int]:
     have: list[int] = values["layer"].values.tolist()
     if layer is not None and layer not in have:
         hint = "" if len(have) > 1 else "; trace with noise_at='pixels' for the layers before"
-        raise NnblipError(
+        raise SettingError(
             f"layer {layer!r} of {_NODE} is not in the result. It has: {', '.join(map(str, have))}{hint}."
         )
     return have if layer is None else [have[have.index(layer)]]
@@ -140,13 +140,13 @@ def _layers(values: xr.DataArray, layer: object) -> list[int]:
 def _photograph(image: Any, given: bool) -> Any:
     """A grey PIL image, not larger than can be seen."""
     if not given and not image:
-        raise NnblipError("the result does not say the path of its picture; give it: picture(tree, image)")
+        raise ResultError("the result does not say the path of its picture; give it: picture(tree, image)")
     try:
         photograph = load_image(image)
     except InputError as error:
         if given:
             raise
-        raise NnblipError(f"the picture of the result is not found; give it: picture(tree, image) ({error})") from error
+        raise ResultError(f"the picture of the result is not found; give it: picture(tree, image) ({error})") from error
     photograph = photograph.convert("L")
     photograph.thumbnail((_PIXELS, _PIXELS))
     return photograph

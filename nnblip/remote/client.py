@@ -43,8 +43,9 @@ class Backend(upstream.RemoteBackend):
         self, model: Blip, timeout: float | None = None, quiet: bool = True, processor: bool = False, **options: Any
     ) -> None:
         host = str(options.pop("host", None) or upstream.CONFIG.API.HOST).rstrip("/")
-        with faults(host):
-            super().__init__(model.to_model_key(), host, env=model._remoteable_get_env(), **options)
+        if not host.startswith(("http://", "https://")):
+            raise RemoteError(f"NDIF_HOST {host!r}: expected an address that begins with http:// or https://")
+        super().__init__(model.to_model_key(), host, env=model._remoteable_get_env(), **options)
         self.timeout = timeout or TIMEOUT
         self.last = Processor(model) if processor else None
         self.sent = self.received = 0
@@ -53,8 +54,7 @@ class Backend(upstream.RemoteBackend):
 
     def __call__(self, tracer: Any = None) -> Any:
         check(self.host)
-        with faults(self.host):
-            return super().__call__(tracer)
+        return super().__call__(tracer)
 
     def _push(self, result: Any, tracer: Any) -> None:
         brought = result.pop(BROUGHT, None)
@@ -80,9 +80,21 @@ class Backend(upstream.RemoteBackend):
 
     def request(self, request: Any, tracer: Any) -> Any:
         """As nnsight's, which waits for ever."""
+        blob = self._serialize(tracer)  # what fails here is the block's own fault
+        with faults(self.host):
+            return self._answer_to(request, blob)
+
+    def _post(self, request: Any, blob: bytes) -> Any:
+        with faults(self.host):
+            return super()._post(request, blob)
+
+    def poll(self, tracer: Any = None) -> Any:
+        with faults(self.host):
+            return super().poll(tracer)
+
+    def _answer_to(self, request: Any, blob: bytes) -> Any:
         import websocket
 
-        blob = self._serialize(tracer)
         deadline = time.monotonic() + self.timeout
         key = {"ndif-api-key": self.api_key} if self.api_key else None
         connection = websocket.create_connection(f"{self.ws_host}/subscribe", header=key, timeout=CONNECT)

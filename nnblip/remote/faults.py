@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from nnblip.blip.upstream import CONFIG, ServerSays
+from nnblip.blip.upstream import CONFIG, ServerSays, status_code
 from nnblip.errors import NnblipError, RemoteError
 
 SERVE = "start one with `nnblip serve` and export NDIF_HOST as it says"
+#: HTTP: credentials are missing, or not those of someone who may.
+REFUSED = (401, 403)
 AGAIN = "start it again (`nnblip serve`) and send the request again: nothing of it is kept"
 
 
 @contextmanager
 def faults(where: str) -> Iterator[None]:
-    """Around all that talks to the server `where`. Raises `RemoteError`."""
+    """Around a call over the network to the server `where`, and nothing else. Raises `RemoteError`."""
     import httpx
     import websocket
 
@@ -23,17 +25,30 @@ def faults(where: str) -> Iterator[None]:
     except NnblipError:
         raise
     except ServerSays as error:
-        raise RemoteError(without_key(explained(str(error), where))) from None
-    except (ConnectionRefusedError, httpx.ConnectError, httpx.ConnectTimeout, TimeoutError) as error:
-        raise RemoteError(f"no server answers at {where} ({_short(error)}); {SERVE}") from None
+        raise _fault(explained(str(error), where, status_code(error)), error) from error
     except websocket.WebSocketBadStatusException as error:
-        raise RemoteError(f"{where} is not an NDIF server, or not ready ({_short(error)}); {SERVE}") from None
+        if error.status_code in REFUSED:
+            raise _fault(explained(str(error), where, error.status_code), error) from error
+        raise _fault(f"{where} is not an NDIF server, or not ready ({_short(error)}); {SERVE}", error) from error
+    except (ConnectionRefusedError, httpx.ConnectError, httpx.ConnectTimeout, TimeoutError) as error:
+        raise _fault(f"no server answers at {where} ({_short(error)}); {SERVE}", error) from error
     except (websocket.WebSocketException, httpx.HTTPError, ConnectionError) as error:
-        raise RemoteError(
-            f"the server {where} is gone in the middle of the request ({_short(error)}); {AGAIN}"
-        ) from None
+        raise _fault(
+            f"the server {where} is gone in the middle of the request ({_short(error)}); {AGAIN}", error
+        ) from error
     except (OSError, ValueError) as error:
-        raise RemoteError(f"the server {where} cannot be understood ({_short(error)}); is NDIF_HOST right?") from None
+        raise _fault(
+            f"the server {where} cannot be understood ({_short(error)}); is NDIF_HOST right?", error
+        ) from error
+
+
+def _fault(text: str, error: BaseException) -> RemoteError:
+    """The error to raise from another one; the key is taken out of that one too, since a traceback shows it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        cause.args = tuple(without_key(one) if isinstance(one, str) else one for one in cause.args)
+        cause = cause.__cause__ or cause.__context__
+    return RemoteError(without_key(text))
 
 
 def without_key(text: str) -> str:
@@ -45,8 +60,14 @@ def _short(error: BaseException) -> str:
     return without_key(f"{type(error).__name__}: {error}"[:300])
 
 
-def explained(text: str, where: str) -> str:
-    """What the server says, with what to do about it."""
+def explained(text: str, where: str, status: int | None = None) -> str:
+    """What the server says, with what to do about it.
+
+    Args:
+        text: its own words.
+        where: its address.
+        status: of HTTP, if it refused the request with one.
+    """
     low = text.lower()
     if "could not deploy this model" in low:
         line = next(line for line in text.splitlines() if "deploy" in line.lower())
@@ -56,7 +77,7 @@ def explained(text: str, where: str) -> str:
         return f"the server {where} could not put the result into its object store, which is gone ({line}); {AGAIN}"
     if "traceback" in low:  # before all that looks for a word, which may be anywhere in one
         return f"the block raised an error on the server:\n{text}"
-    if "api key" in low or "401" in low or "403" in low:
+    if status in REFUSED or "api key" in low:
         return f"the server {where} refuses the credentials ({text}); set NDIF_API_KEY, or `nnsight login`"
     if "auth backend" in low:
         return (
@@ -76,7 +97,7 @@ def explained(text: str, where: str) -> str:
         return f"the server cannot read images, it has no PIL: give the block what model.encode(...) gave ({text})"
     if "payload could not be read" in low:
         return f"the server could not read the request, as happens when versions differ: {text}"
-    if "413" in low or "too large" in low:
+    if status == 413 or "too large" in low:
         return f"the request is too large for the server {where}: {text}; trace fewer cells or images at a time"
     if "failed to send request" in low and ("refused" in low or "disconnected" in low):
         return f"the server {where} is gone ({text}); {AGAIN}"

@@ -16,7 +16,7 @@ from nnblip.blip.network import Blip
 from nnblip.blip.vision import clean_at, damaged
 from nnblip.blip.vision import partner as partner_of
 from nnblip.edges import cuts
-from nnblip.errors import NnblipError, SiteError, one_of
+from nnblip.errors import SettingError, SiteError, one_of
 from nnblip.noise import Noise, Swap, check_nu, get_noise
 from nnblip.passes.engine import Forward, run_alone
 from nnblip.passes.plan import INPUT, Plan, Point, points, restore_in_place
@@ -108,15 +108,15 @@ class CorruptedRun(Run):
         backend: Any = None,
     ) -> None:
         if not isinstance(clean, CleanRun):
-            raise NnblipError(
+            raise SettingError(
                 f"clean is a {type(clean).__name__}: expected what `with model.clean(...) as clean:` gave"
             )
         if clean._model is not model:
-            raise NnblipError("clean is of another model: its states mean nothing here; run model.clean on this one")
+            raise SettingError("clean is of another model: its states mean nothing here; run model.clean on this one")
         clean.outcome  # noqa: B018 - raises if the clean block has not run
         if clean.away != (backend is not None):
             ran = "on a server" if clean.away else "here"
-            raise NnblipError(f"clean ran {ran}, so its states are there: give both the same remote=")
+            raise SettingError(f"clean ran {ran}, so its states are there: give both the same remote=")
         super().__init__(model, clean.encoded, clean.knock_out if knock_out is None else knock_out, backend)
         self._answer_ids = clean.answer_ids
         self.clean = clean

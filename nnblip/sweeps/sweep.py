@@ -20,19 +20,20 @@ from tqdm.auto import tqdm
 
 from nnblip import results
 from nnblip.datasets import open_dataset
+from nnblip.edges import KnockOutLike
 from nnblip.errors import NnblipError, NnblipWarning, RemoteError, ResultError, whole
 from nnblip.examples import Example
 from nnblip.model import BlipVQA
-from nnblip.noise import Noise
-from nnblip.passes.settings import Settings
+from nnblip.noise import NoiseLike
+from nnblip.passes.settings import IN_FLIGHT, Settings
 from nnblip.roles import RoleFunction
-from nnblip.sites import TEXT_COMPONENTS
+from nnblip.sites import CellsLike
 from nnblip.sweeps.agenda import Agenda
 from nnblip.sweeps.processes import Lock, Team, held_by_others, wait_for
 from nnblip.sweeps.store import DONE, FAILED, PENDING, Store, create, fingerprint_of
 from nnblip.sweeps.verify import damages
 from nnblip.tracing.labels import attributes, example_coords
-from nnblip.tracing.requests import IN_FLIGHT, concurrently, one_by_one, several
+from nnblip.tracing.requests import concurrently, one_by_one, several
 
 #: Seconds between two looks at what other processes have done, and after how long without anything it is an error.
 LISTEN, STANDSTILL = 5.0, 6 * 3600.0
@@ -69,21 +70,21 @@ def sweep(
     model: BlipVQA,
     dataset: Iterable[Any],
     out: str | Path = "results.zarr",
-    nu: float | Sequence[float] = 5.0,
-    draws: int = 10,
-    noise: str | Noise = "multiplicative",
+    nu: float | Sequence[float] = Settings.nu,
+    draws: int = Settings.draws,
+    noise: NoiseLike = Settings.noise,
     *,
-    seed: int = 0,
+    seed: int = Settings.seed,
     kinds: Sequence[str] | None = None,
-    components: Sequence[str] = TEXT_COMPONENTS,
-    cells: Any = None,
-    direction: str = "denoising",
-    freeze: Iterable[str] = (),
-    noise_at: str = "image_embeds",
-    regions: int | tuple[int, int] | None = None,
-    knock_out: Any = (),
+    components: Sequence[str] = Settings.components,
+    cells: CellsLike | None = Settings.cells,
+    direction: str = Settings.direction,
+    freeze: Iterable[str] = Settings.freeze,
+    noise_at: str = Settings.noise_at,
+    regions: int | tuple[int, int] | None = Settings.regions,
+    knock_out: KnockOutLike = Settings.knock_out,
     roles: RoleFunction | None = None,
-    max_rows: int | None = 256,
+    max_rows: int | None = Settings.max_rows,
     progress: bool | None = None,
     retry_failed: bool = False,
     remote: bool | None = None,
@@ -123,8 +124,11 @@ def sweep(
         ResultError: if `out` is something else, is made with other settings, examples, model or code
             (the message shows the difference), is being written by another process, or cannot be written.
     """
-    settings = Settings.of(nu, draws, noise, seed, kinds, components, cells, direction, freeze, max_rows, noise_at,
-                           regions, knock_out, roles)  # fmt: skip
+    settings = Settings.of(
+        nu=nu, draws=draws, noise=noise, seed=seed, kinds=kinds, components=components, cells=cells,
+        direction=direction, freeze=freeze, noise_at=noise_at, regions=regions, knock_out=knock_out, roles=roles,
+        max_rows=max_rows,
+    )  # fmt: skip
     return run_sweep(model.at(remote), dataset, out, settings, progress, retry_failed, in_flight).tree
 
 

@@ -22,12 +22,12 @@ from nnblip import results
 from nnblip.errors import whole
 from nnblip.examples import Example
 from nnblip.model import BlipVQA
-from nnblip.noise import Noise
+from nnblip.noise import NoiseLike
 from nnblip.passes.gradients import Estimated, estimate
 from nnblip.passes.measure import Asked
 from nnblip.passes.settings import Settings
 from nnblip.remote import errand
-from nnblip.sites import TEXT_COMPONENTS
+from nnblip.sites import CellsLike
 from nnblip.tracing import provenance
 from nnblip.tracing.labels import distinct, labelled
 from nnblip.tracing.requests import Request, each, sending
@@ -36,17 +36,17 @@ from nnblip.tracing.requests import Request, each, sending
 def attribution_trace(
     model: BlipVQA,
     examples: Iterable[Any],
-    nu: float | Sequence[float] = 5.0,
-    draws: int = 10,
-    noise: str | Noise = "multiplicative",
+    nu: float | Sequence[float] = Settings.nu,
+    draws: int = Settings.draws,
+    noise: NoiseLike = Settings.noise,
     *,
     steps: int = 1,
     sample: int = 30,
-    seed: int = 0,
+    seed: int = Settings.seed,
     kinds: Sequence[str] | None = None,
-    components: Sequence[str] = TEXT_COMPONENTS,
-    cells: Any = None,
-    regions: int | tuple[int, int] | None = None,
+    components: Sequence[str] = Settings.components,
+    cells: CellsLike | None = Settings.cells,
+    regions: int | tuple[int, int] | None = Settings.regions,
     progress: bool | None = None,
     remote: bool | None = None,
     timeout: float | None = None,
@@ -72,7 +72,10 @@ def attribution_trace(
     """
     model = model.at(remote)
     steps, sample = whole(steps, "steps", 1), whole(sample, "sample", 2)
-    settings = Settings.of(nu, draws, noise, seed, kinds, components, cells, "denoising", (), None, regions=regions)
+    settings = Settings.of(
+        nu=nu, draws=draws, noise=noise, seed=seed, kinds=kinds, components=components, cells=cells, regions=regions,
+        max_rows=None,
+    )  # fmt: skip
     begin = partial(_request, model, settings, steps, sample, timeout)
     found = each(examples, settings, begin, progress, model.remote)
     traced, correlations = zip(*found, strict=True)

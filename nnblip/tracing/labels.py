@@ -11,7 +11,7 @@ import xarray as xr
 
 from nnblip import results
 from nnblip.blip.inputs import Encoded, answer_tokens
-from nnblip.errors import NnblipError
+from nnblip.errors import SettingError
 from nnblip.examples import Example
 from nnblip.model import BlipVQA
 from nnblip.passes.measure import Measured
@@ -41,7 +41,7 @@ def distinct(traced: Sequence[results.Traced]) -> Sequence[results.Traced]:
     seen: set[str] = set()
     for one in traced:
         if one.id in seen:
-            raise NnblipError(
+            raise SettingError(
                 f"two examples have the id {one.id!r}: the same image and question twice, or ids that repeat"
             )
         seen.add(one.id)

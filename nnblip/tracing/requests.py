@@ -17,14 +17,10 @@ from typing import Any, Generic, TypeVar
 
 from tqdm.auto import tqdm
 
-from nnblip.errors import NnblipError, RemoteError
+from nnblip.errors import NnblipError, RemoteError, SettingError
 from nnblip.examples import Example
 from nnblip.model import BlipVQA
-from nnblip.passes.settings import Settings
-
-#: So many requests are in flight at a time. A server works on one of them, while the others are on their way.
-#: Measured with a server on the same machine: 4 are 1.4 to 1.6 times as fast as 1, and 8 no faster than 4.
-IN_FLIGHT = 4
+from nnblip.passes.settings import IN_FLIGHT, Settings
 
 Key = TypeVar("Key")
 Result = TypeVar("Result")
@@ -153,11 +149,11 @@ def each(
 def several(examples: Iterable[Any]) -> list[Any]:
     """The examples as a list. Raises `NnblipError` if there is none."""
     if isinstance(examples, tuple) and len(examples) in (2, 3) and isinstance(examples[1], str):
-        raise NnblipError("examples is a single (image, question): put it in a list, [(image, question)]")
+        raise SettingError("examples is a single (image, question): put it in a list, [(image, question)]")
     try:
         given = list(examples)
     except TypeError:
         given = []
     if not given or isinstance(examples, str | dict):
-        raise NnblipError(f"examples {examples!r:.100}: expected at least one (image, question)")
+        raise SettingError(f"examples {examples!r:.100}: expected at least one (image, question)")
     return given

@@ -7,15 +7,16 @@ from functools import partial
 from typing import Any
 
 from nnblip import results
-from nnblip.errors import NnblipError
+from nnblip.edges import KnockOutLike
+from nnblip.errors import SettingError
 from nnblip.examples import Example
 from nnblip.model import BlipVQA
-from nnblip.noise import Noise
+from nnblip.noise import NoiseLike
 from nnblip.passes.measure import Asked, measure
 from nnblip.passes.settings import Settings
 from nnblip.remote import errand
 from nnblip.roles import RoleFunction
-from nnblip.sites import TEXT_COMPONENTS
+from nnblip.sites import CellsLike
 from nnblip.tracing.labels import distinct, labelled, result_of
 from nnblip.tracing.requests import Request, each, sending, several
 
@@ -23,21 +24,21 @@ from nnblip.tracing.requests import Request, each, sending, several
 def causal_trace(
     model: BlipVQA,
     examples: Iterable[Any],
-    nu: float | Sequence[float] = 5.0,
-    draws: int = 10,
-    noise: str | Noise = "multiplicative",
+    nu: float | Sequence[float] = Settings.nu,
+    draws: int = Settings.draws,
+    noise: NoiseLike = Settings.noise,
     *,
-    seed: int = 0,
+    seed: int = Settings.seed,
     kinds: Sequence[str] | None = None,
-    components: Sequence[str] = TEXT_COMPONENTS,
-    cells: Any = None,
-    direction: str = "denoising",
-    freeze: Iterable[str] = (),
-    noise_at: str = "image_embeds",
-    regions: int | tuple[int, int] | None = None,
-    knock_out: Any = (),
+    components: Sequence[str] = Settings.components,
+    cells: CellsLike | None = Settings.cells,
+    direction: str = Settings.direction,
+    freeze: Iterable[str] = Settings.freeze,
+    noise_at: str = Settings.noise_at,
+    regions: int | tuple[int, int] | None = Settings.regions,
+    knock_out: KnockOutLike = Settings.knock_out,
     roles: RoleFunction | None = None,
-    max_rows: int | None = 256,
+    max_rows: int | None = Settings.max_rows,
     progress: bool | None = None,
     remote: bool | None = None,
     timeout: float | None = None,
@@ -98,13 +99,16 @@ def causal_trace(
         RemoteError: for any fault of the server.
     """
     model = model.at(remote)
-    settings = Settings.of(nu, draws, noise, seed, kinds, components, cells, direction, freeze, max_rows, noise_at,
-                           regions, knock_out, roles)  # fmt: skip
+    settings = Settings.of(
+        nu=nu, draws=draws, noise=noise, seed=seed, kinds=kinds, components=components, cells=cells,
+        direction=direction, freeze=freeze, noise_at=noise_at, regions=regions, knock_out=knock_out, roles=roles,
+        max_rows=max_rows,
+    )  # fmt: skip
     if not blocking:
         from nnblip.tracing.jobs import Job
 
         if not model.remote:
-            raise NnblipError("blocking=False: only a trace on a server can be left alone, with remote=True")
+            raise SettingError("blocking=False: only a trace on a server can be left alone, with remote=True")
         return Job.submit(model, [Example.of(example) for example in several(examples)], settings)
     traced = each(examples, settings, partial(request, model, settings, timeout=timeout), progress, model.remote)
     return result_of(model, settings, distinct(traced))
