@@ -7,7 +7,17 @@ from __future__ import annotations
 
 import difflib
 import operator
+import pickle
+import struct
+import zlib
 from collections.abc import Iterable
+
+#: What the readers of others (Pillow's, zarr's codecs, pickle, the user's own functions) raise when they stumble over
+#: what they are given. Not a name that is missing in our own code, nor a wish to stop.
+STUMBLES = (
+    ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, ImportError, LookupError, MemoryError,
+    OSError, RuntimeError, SyntaxError, TypeError, ValueError, pickle.PickleError, struct.error, zlib.error,
+)  # fmt: skip
 
 
 class NnblipError(Exception):

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import Image, ImageOps
 
-from nnblip.errors import InputError
+from nnblip.errors import STUMBLES, InputError
 
 #: Larger pictures are refused: no photograph has them, and decoding one fills the memory.
 MAX_PIXELS = 100_000_000
@@ -105,7 +105,7 @@ def load_image(image: Any) -> Image.Image:
             opened = Image.open(path)
     except Image.DecompressionBombError as error:
         raise InputError(f"{name}: too large, more than {MAX_PIXELS:,} pixels") from error
-    except Exception as error:  # Pillow's readers raise whatever they stumble on
+    except STUMBLES as error:  # Pillow's readers raise whatever they stumble on
         raise InputError(f"{name}: not an image that Pillow can read ({error})") from error
     with opened:
         return _upright(opened, name)
@@ -123,7 +123,7 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
             return _rgb(ImageOps.exif_transpose(image))
     except InputError:
         raise
-    except Exception as error:  # Pillow's decoders raise whatever they stumble on
+    except (Image.DecompressionBombError, *STUMBLES) as error:  # Pillow's decoders raise whatever they stumble on
         raise InputError(f"{name}: damaged, it cannot be decoded ({error})") from error
 
 

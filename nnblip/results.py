@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from nnblip.errors import NnblipError, ResultError
-from nnblip.sites import CELLS_NODE, COMPONENTS, HEAD_KINDS, HEADS_NODE, IMAGE_KINDS
+from nnblip.errors import STUMBLES, NnblipError, ResultError
+from nnblip.sites import CELLS_NODE, COMPONENTS, HEAD_KINDS, HEADS_NODE, IMAGE_KINDS, Cell, describe
 
 VARIABLES = ("probability", "log_probability", "logit_difference")  # `nnblip.outcome.NAMES`, without torch
 #: Dimensions of the nodes that are always there, and of a component's node.
@@ -23,6 +23,9 @@ DIMS = {"clean": ("example",), "corrupted": ("example", "nu", "draw")}
 COMPONENT_DIMS = ("example", "nu", "draw", "kind", "layer", "token")
 HEADS_DIMS = ("example", "nu", "draw", "kind", "layer", "head", "token")
 CELLS_DIMS = ("example", "nu", "draw", "cell")
+#: Of a result's form, in its attribute `schema_version`. Results without one are of version 1, whose `/cells` have no
+#: `site_` coordinates. A result of a later version is refused, see `check`.
+SCHEMA_VERSION = 2
 EXAMPLE_COORDS = ("question", "answer", "predicted", "rival", "question_type", "image")
 
 
@@ -39,7 +42,7 @@ class Traced:
         corrupted: (3, nu, draw).
         restored: for each node, (3, nu, draw, kind, layer, token), with head before token
             in nodes of heads; for `/cells`, (3, nu, draw, cell).
-        cells: what each cell of `/cells` is, see `nnblip.sites.describe`.
+        cells: the cells of `/cells`.
         depths: for each node, which layers it has; counted from 0 where none are named.
         grid: rows and columns of the map of the image encoder, whose tokens after [CLS] are
             in reading order.
@@ -52,7 +55,7 @@ class Traced:
     clean: np.ndarray
     corrupted: np.ndarray
     restored: Mapping[str, np.ndarray]
-    cells: Sequence[Mapping[str, str | int]] = ()
+    cells: Sequence[Cell] = ()
     depths: Mapping[str, Sequence[int]] = field(default_factory=dict)
     grid: tuple[int, int] | None = None
 
@@ -70,7 +73,7 @@ def build(
             "draw": np.arange(draws),
             **{name: ("example", [one.coords.get(name, "") for one in traced]) for name in labels},
         },
-        attrs=attrs,
+        attrs={"schema_version": SCHEMA_VERSION, **attrs},
     )
     nodes = {
         "/": root,
@@ -105,15 +108,32 @@ def _map(traced: Sequence[Traced], name: str, kinds: Sequence[str]) -> xr.Datase
 
 def _cells(traced: Sequence[Traced]) -> xr.Dataset:
     """The node of cells of several sites; an example that lacks a cell (its question is shorter) has NaN there."""
-    every = {label["cell"]: label for one in traced for label in one.cells}
+    every = {describe(cell)["cell"]: cell for one in traced for cell in one.cells}
     place = {name: number for number, name in enumerate(every)}
     shape = traced[0].restored[CELLS_NODE].shape[:-1]
     numbers = np.full((shape[0], len(traced), *shape[1:], len(every)), np.nan, np.float32)
     for number, one in enumerate(traced):
-        numbers[:, number][..., [place[label["cell"]] for label in one.cells]] = one.restored[CELLS_NODE]
-    names = next(iter(every.values()))
-    coords = {name: ("cell", [label[name] for label in every.values()]) for name in names}
-    return _dataset(numbers, CELLS_DIMS).assign_coords(coords)
+        numbers[:, number][..., [place[describe(cell)["cell"]] for cell in one.cells]] = one.restored[CELLS_NODE]
+    return _dataset(numbers, CELLS_DIMS).assign_coords(cell_coords(list(every.values())))
+
+
+def cell_coords(cells: Sequence[Cell]) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+    """What cells are, as coordinates: dimensions and values.
+
+    Returns:
+        On `cell` what `nnblip.sites.describe` says. On (cell, site) each site of a cell in their order:
+        `site_component`, `site_kind`, `site_layer`, `site_token`, `site_head`; "" and -1 where a cell has fewer sites
+        than another, and a `site_head` of -1 for whole states.
+    """
+    labels, most = [describe(cell) for cell in cells], max(map(len, cells))
+    coords: dict[str, tuple[tuple[str, ...], np.ndarray]] = {
+        name: (("cell",), np.array([label[name] for label in labels])) for name in labels[0]
+    }
+    for part, none in (("component", ""), ("kind", ""), ("layer", -1), ("token", -1), ("head", -1)):
+        rows = [[getattr(site, part) for site in cell] + [None] * (most - len(cell)) for cell in cells]
+        values = [[none if value is None else value for value in row] for row in rows]
+        coords[f"site_{part}"] = ("cell", "site"), np.array(values)
+    return coords | {"site": (("site",), np.arange(most))}
 
 
 def _dataset(numbers: np.ndarray, dims: tuple[str, ...]) -> xr.Dataset:
@@ -130,8 +150,13 @@ def check(tree: xr.DataTree) -> xr.DataTree:
     """The tree itself, if it follows the schema.
 
     Raises:
-        ResultError: naming the node, variable or dimension that is missing.
+        ResultError: naming the node, variable or dimension that is missing, or the version if it is a later one.
     """
+    version = tree.attrs.get("schema_version", 1)
+    if version not in range(1, SCHEMA_VERSION + 1):
+        raise ResultError(
+            f"schema_version is {version!r}, this nnblip knows 1 to {SCHEMA_VERSION}: open it with a later nnblip"
+        )
     shapes: dict[str, tuple[str, ...]] = {CELLS_NODE: CELLS_DIMS}
     for component in COMPONENTS:
         shapes |= {component: COMPONENT_DIMS, component + HEADS_NODE: HEADS_DIMS}
@@ -191,5 +216,5 @@ def open_result(path: str | Path) -> xr.DataTree:
         return check(xr.open_datatree(path))
     except NnblipError as error:
         raise ResultError(f"result {str(path)!r}: {error}") from error
-    except Exception as error:
+    except STUMBLES as error:
         raise ResultError(f"result {str(path)!r} cannot be opened: {error}") from error

@@ -155,6 +155,24 @@ def test_cells_of_questions_of_different_lengths_stand_side_by_side(model):
             assert here.drop_sel(cell=labels).isnull().all()
 
 
+def test_the_sites_of_a_cell_are_coordinates(model, seen, tmp_path):
+    image, question, _ = seen
+    head = Site("question_encoder", "crossattention_head", layer=2, token=7, head=1)
+    cells = [[head, Site("answer_decoder", "mlp_out", layer=3)], [Site("question_encoder", layer=5, token=4)]]
+    tree = nnblip.causal_trace(model, [(image, question)], draws=1, cells=cells)
+    tree = nnblip.results.open_result(nnblip.results.save(tree, tmp_path / "result.zarr"))
+    node = tree["cells"].to_dataset()
+    expected = {
+        "component": [["question_encoder", "answer_decoder"], ["question_encoder", ""]],
+        "kind": [["crossattention_head", "mlp_out"], ["block", ""]],
+        "layer": [[2, 3], [5, -1]],
+        "token": [[7, 0], [4, -1]],
+        "head": [[1, -1], [-1, -1]],
+    }
+    for part, values in expected.items():
+        assert node[f"site_{part}"].dims == ("cell", "site") and node[f"site_{part}"].values.tolist() == values
+
+
 def test_interaction_is_the_effect_of_both_minus_the_sum_of_each(model, seen):
     image, question, truth = seen
     three = [Site("question_encoder", layer=4, token=t) for t in (2, 7)] + [Site("answer_decoder", layer=1)]

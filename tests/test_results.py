@@ -8,7 +8,18 @@ import xarray as xr
 import zarr
 
 from nnblip.errors import ResultError
-from nnblip.results import COMPONENT_DIMS, DIMS, EXAMPLE_COORDS, VARIABLES, Traced, build, check, open_result, save
+from nnblip.results import (
+    COMPONENT_DIMS,
+    DIMS,
+    EXAMPLE_COORDS,
+    SCHEMA_VERSION,
+    VARIABLES,
+    Traced,
+    build,
+    check,
+    open_result,
+    save,
+)
 
 NU = (0.0, 2.5, 10.0)
 DRAWS = 4
@@ -78,7 +89,7 @@ def test_the_tree_has_the_dimensions_and_coordinates_of_the_design(tree):
     assert tree["question_encoder"].draw.values.tolist() == list(range(DRAWS))
     assert tree["question_encoder"].sizes["token"] == 9 and tree["answer_decoder"].sizes["token"] == 3
     assert {name: tree.coords[name].dims for name in EXAMPLE_COORDS} == dict.fromkeys(EXAMPLE_COORDS, ("example",))
-    assert tree.attrs == ATTRS
+    assert tree.attrs == ATTRS | {"schema_version": SCHEMA_VERSION}
     assert check(tree) is tree
 
 
@@ -145,7 +156,7 @@ def test_a_stored_result_opens_with_xarray_alone_to_the_same_numbers_and_attribu
     with xr.open_datatree(path) as opened:
         opened.load()
         xr.testing.assert_identical(opened, tree)
-        assert opened.attrs == ATTRS
+        assert opened.attrs == tree.attrs
         for node in tree.subtree:
             stored = opened[node.path].data_vars
             for name, variable in node.data_vars.items():
@@ -318,3 +329,16 @@ def test_check_names_wrong_dimensions_and_the_expected_ones(node, dims, tree):
 def test_check_accepts_what_is_selected_from_a_result(tree):
     part = tree.isel(example=[0, 2])
     assert check(part) is part
+
+
+# --- versions -----------------------------------------------------------------------------
+
+
+def test_a_result_of_an_earlier_version_opens_and_one_of_a_later_is_refused_by_name(tree, tmp_path):
+    assert tree.attrs["schema_version"] == SCHEMA_VERSION
+    del tree.attrs["schema_version"]  # as before versions were written
+    assert "schema_version" not in open_result(save(tree, tmp_path / "old.zarr")).attrs
+    for version in (SCHEMA_VERSION + 1, "two"):
+        tree.attrs["schema_version"] = version
+        with pytest.raises(ResultError, match=rf"later\.zarr.*schema_version is {version!r}, this nnblip knows 1 to"):
+            open_result(save(tree, tmp_path / "later.zarr", overwrite=True))

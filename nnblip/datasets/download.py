@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from PIL import Image
 
-from nnblip.errors import InputError
+from nnblip.errors import STUMBLES, InputError
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class _Checked:
         try:
             with Image.open(output_file) as image:
                 image.verify()
-        except Exception as error:  # Pillow's readers raise whatever they stumble on
+        except (Image.DecompressionBombError, *STUMBLES) as error:  # Pillow's readers raise whatever they stumble on
             raise ValueError(f"no image: {error}") from error
         digest = pooch.file_hash(str(output_file))
         if self.expected in (None, digest):

@@ -40,7 +40,7 @@ from nnblip.effects.reading import (
 )
 from nnblip.errors import ResultError, SettingError
 from nnblip.results import VARIABLES
-from nnblip.sites import HEADS_NODE
+from nnblip.sites import CELLS_NODE, HEADS_NODE
 
 #: The smallest total effect by which an indirect effect is divided.
 THRESHOLD = 0.01
@@ -113,22 +113,33 @@ def interaction(tree: xr.DataTree) -> xr.Dataset:
         NnblipError: if the result has no such pairs.
     """
     effect = indirect_effect(tree).children
-    if "cells" not in effect:
+    if CELLS_NODE not in effect:
         raise ResultError("the result has no node /cells; trace with cells=nnblip.sites.pairs(...).")
-    cells = effect["cells"].to_dataset()
-    alone = set(cells["cell"].values.tolist())
-    found = {name: str(name).split("; ") for name in alone if str(name).count("; ") == 1}
-    names = [name for name in cells["cell"].values.tolist() if name in found and alone.issuperset(found[name])]
-    if not names:
+    cells = effect[CELLS_NODE].to_dataset()
+    sites = _sites_of(cells)
+    alone = {site: place for place, (site, *others) in enumerate(sites) if not others}
+    found = [place for place, pair in enumerate(sites) if len(pair) == 2 and alone.keys() >= set(pair)]
+    if not found:
         raise ResultError(
             "no pair of /cells has both of its sites traced alone; trace with cells=nnblip.sites.pairs(...)."
         )
-    pairs = cells.sel(cell=names)
+    pairs = cells.isel(cell=found)
     for variable in VARIABLES:
-        first, second = (cells[variable].sel(cell=[found[name][k] for name in names]).values for k in (0, 1))
+        first, second = (cells[variable].isel(cell=[alone[sites[place][k]] for place in found]).values for k in (0, 1))
         pairs[variable] = pairs[variable] - first - second
         pairs[variable].attrs = {"long_name": f"interaction on {spoken(variable)}"}
     return pairs
+
+
+def _sites_of(cells: xr.Dataset) -> list[list[tuple[str, str, int, int, int]]]:
+    """The sites of each cell of `/cells`, from its `site_` coordinates."""
+    parts = [f"site_{part}" for part in ("component", "kind", "layer", "token", "head")]
+    if missing := [part for part in parts if part not in cells.coords]:
+        raise ResultError(
+            f"/cells of the result has no coordinate {missing[0]!r}, as results of schema_version 1; trace it again."
+        )
+    columns = [cells[part].transpose("cell", "site").values.tolist() for part in parts]
+    return [[site for site in zip(*rows, strict=True) if site[0]] for rows in zip(*columns, strict=True)]
 
 
 def relevance(tree: xr.DataTree, threshold: float = THRESHOLD) -> xr.DataTree:

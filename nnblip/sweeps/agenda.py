@@ -13,11 +13,11 @@ import xarray as xr
 
 from nnblip import results
 from nnblip.blip.weights import digest
-from nnblip.errors import InputError, NnblipError, RemoteError
+from nnblip.errors import STUMBLES, InputError, NnblipError, RemoteError
 from nnblip.examples import Example
 from nnblip.model import BlipVQA
 from nnblip.passes.settings import Settings
-from nnblip.sites import CELLS_NODE, HEADS_NODE, TEXT_COMPONENTS, describe
+from nnblip.sites import CELLS_NODE, HEADS_NODE, TEXT_COMPONENTS, Cell, describe
 from nnblip.sweeps.fingerprint import fingerprint
 from nnblip.sweeps.store import LAYOUT
 from nnblip.sweeps.verify import require_numbers
@@ -35,7 +35,7 @@ class Agenda:
         settings: what is asked of each trace.
         examples: in their order.
         ids: what they are called in the store, all different.
-        cells: what each cell of `/cells` is, if cells are asked for.
+        cells: every cell that `/cells` may have.
         widths: for each text component, the most tokens that an example may have.
         fingerprint: settings, model, code and data set, as JSON has them: what the store is made with.
     """
@@ -44,7 +44,7 @@ class Agenda:
     settings: Settings
     examples: list[Example]
     ids: list[str]
-    cells: list[dict[str, str | int]]
+    cells: list[Cell]
     widths: dict[str, int]
     fingerprint: dict[str, Any]
 
@@ -63,7 +63,7 @@ class Agenda:
         cells = _every_cell(model, settings, lengths) if settings.cells is not None else []
         widths = dict(zip(TEXT_COMPONENTS, map(max, zip(*((q, max(a)) for q, a in lengths), strict=True)), strict=True))
         said = {f.name: _plain(getattr(settings, f.name)) for f in fields(settings)}
-        said["cells"] = digest(str(label["cell"]) for label in cells) if cells else ""
+        said["cells"] = digest(str(describe(cell)["cell"]) for cell in cells) if cells else ""
         asked = (
             json.dumps([_said_id(one, e), e.answer, {**example_coords(e), "image": ""}])  # folders may move
             for one, e in zip(ids, examples, strict=True)
@@ -104,7 +104,7 @@ class Agenda:
                 break
             except RemoteError:  # the server is no fault of the example's
                 raise
-            except Exception as error:  # it is traced again in its turn, and recorded then
+            except (NnblipError, *STUMBLES) as error:  # it is traced again in its turn, and recorded then
                 errors.append(f"example {number}: {error}")
         else:
             raise NnblipError(f"none of the {len(errors)} examples can be traced; {errors[0]}")
@@ -122,7 +122,7 @@ class Agenda:
             if "token" in node.dims and component in self.widths:
                 fixed[f"{name}/token"] = np.arange(self.widths[component])
             if name == CELLS_NODE:
-                fixed |= {f"{name}/{key}": np.array([label[key] for label in self.cells]) for key in self.cells[0]}
+                fixed |= {f"{name}/{key}": values for key, (_, values) in results.cell_coords(self.cells).items()}
         return tree, fixed
 
 
@@ -131,7 +131,7 @@ def _id(model: BlipVQA, number: int, example: Example) -> str:
         return str(example.id)
     try:
         return model.encode(example.image, example.question).key[:12]
-    except Exception:  # it fails in its turn
+    except (NnblipError, *STUMBLES):  # it fails in its turn
         return f"unreadable-{number}"
 
 
@@ -147,19 +147,17 @@ def _lengths(model: BlipVQA, example: Example) -> tuple[int, tuple[int, ...]]:
         question = len(tokenizer(example.question, truncation=False, verbose=False).input_ids)
         if example.answer is not None:
             return min(question, text.max_position_embeddings), (len(model.encode_answer(example.answer)),)
-    except Exception:  # it fails in its turn
+    except (NnblipError, *STUMBLES):  # it fails in its turn
         return 1, (1,)
     return min(question, text.max_position_embeddings), tuple(range(1, model.longest_answer + 1))
 
 
-def _every_cell(
-    model: BlipVQA, settings: Settings, lengths: Iterable[tuple[int, tuple[int, ...]]]
-) -> list[dict[str, str | int]]:
+def _every_cell(model: BlipVQA, settings: Settings, lengths: Iterable[tuple[int, tuple[int, ...]]]) -> list[Cell]:
     """All cells that may occur. Short answers come first, so that what no answer is long enough for is at the end."""
     pairs = dict.fromkeys((question, answer) for question, answers in lengths for answer in answers)
     if any(len(answers) > 1 for _, answers in lengths):
         pairs = dict.fromkeys(sorted(pairs, key=lambda pair: pair[1]))
-    found: dict[str, dict[str, str | int]] = {}
+    found: dict[str, Cell] = {}
     refusal: NnblipError | None = None
     for pair in pairs:
         try:
@@ -167,8 +165,8 @@ def _every_cell(
         except NnblipError as error:  # an example of this length fails in its turn
             refusal = refusal or error
             continue
-        for label in map(describe, cells):
-            found.setdefault(str(label["cell"]), label)
+        for cell in cells:
+            found.setdefault(str(describe(cell)["cell"]), cell)
     if not found and refusal is not None:
         raise refusal
     return list(found.values())

@@ -88,7 +88,7 @@ class Team:
     def close(self) -> None:
         """Leave; nothing can be shared any more."""
         if self._state is not None:
-            with suppress(Exception):  # the others may have ended
+            with suppress(RuntimeError, OSError):  # the others may have ended
                 self._state.destroy_process_group()
 
 

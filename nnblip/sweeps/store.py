@@ -19,7 +19,7 @@ import xarray as xr
 import zarr
 from numcodecs import Zstd
 
-from nnblip.errors import ResultError
+from nnblip.errors import STUMBLES, ResultError
 
 PENDING, DONE, FAILED = "pending", "done", "failed"
 #: Version of the layout; a store of another one is not written to.
@@ -134,7 +134,7 @@ class Store:
             self.block = self.growing["status"].chunks[0]
         except OSError:
             raise
-        except Exception as error:
+        except STUMBLES as error:
             raise ResultError(
                 f"{str(path)!r}: the store's metadata are damaged ({error}); move it away and start anew"
             ) from error

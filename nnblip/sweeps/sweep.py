@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from nnblip import results
 from nnblip.datasets import open_dataset
 from nnblip.edges import KnockOutLike
-from nnblip.errors import NnblipError, NnblipWarning, RemoteError, ResultError, whole
+from nnblip.errors import STUMBLES, NnblipError, NnblipWarning, RemoteError, ResultError, whole
 from nnblip.examples import Example
 from nnblip.model import BlipVQA
 from nnblip.noise import NoiseLike
@@ -343,7 +343,7 @@ def _one(store: Store, agenda: Agenda, number: int, traced: Callable[[], xr.Data
         row = store.row(traced())
     except RemoteError:  # the server is no fault of the example's
         raise
-    except Exception as error:  # an unreadable image, too little memory, ...: the rest goes on
+    except (NnblipError, *STUMBLES) as error:  # an unreadable image, too little memory, ...: the rest goes on
         what = str(error) if isinstance(error, NnblipError) else f"{type(error).__name__}: {error}"
         store.fail(number, " ".join(what.split())[:1000], example_coords(agenda.examples[number]))
         return False

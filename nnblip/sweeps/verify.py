@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from nnblip.errors import ResultError
+from nnblip.errors import STUMBLES, ResultError
 from nnblip.results import DIMS, VARIABLES, open_result
 from nnblip.sweeps.store import DONE, FAILED, PENDING, dims_of, fingerprint_of
 
@@ -52,7 +52,7 @@ def damages(path: Path) -> Iterator[Damage]:
     try:
         root = zarr.open_group(path, mode="r")
         members = dict(root.members(max_depth=None))
-    except Exception as error:
+    except STUMBLES as error:
         raise ResultError(f"result {str(path)!r} cannot be opened: {error}") from error
     arrays = {key: array for key, array in members.items() if isinstance(array, zarr.Array)}
     growing = {key: array for key, array in arrays.items() if dims_of(array)[:1] == ("example",)}
@@ -163,7 +163,7 @@ def _unreadable(array: zarr.Array, part: Any, into: dict[str, np.ndarray] | None
     """Why it cannot be read, "" if it can."""
     try:
         values = np.asarray(array[part])
-    except Exception as error:  # codecs raise whatever they stumble on
+    except STUMBLES as error:  # codecs raise whatever they stumble on
         return f"it cannot be decoded ({error})"
     if into is not None:
         into[key] = values

@@ -17,7 +17,7 @@ import xarray as xr
 from nnblip import demo
 from nnblip.blip import upstream
 from nnblip.blip.inputs import Encoded
-from nnblip.errors import NnblipError, RemoteError
+from nnblip.errors import STUMBLES, NnblipError, RemoteError
 from nnblip.examples import Example
 from nnblip.model import BlipVQA
 from nnblip.passes.measure import Asked
@@ -145,7 +145,7 @@ class Job:
         model = BlipVQA(self.model, revision=self.revision, dtype=self.dtype, remote=True)
         try:
             settings, examples, encoded = upstream.loads(_path(self.id, "labels").read_bytes())
-        except Exception as error:  # whatever a damaged or foreign pickle raises
+        except STUMBLES as error:  # whatever a damaged or foreign pickle raises
             raise RemoteError(f"the record of job {self.id} cannot be read ({error}); submit it again") from None
         import torch
 

@@ -17,7 +17,7 @@ from nnblip.model import BlipVQA
 from nnblip.passes.measure import Measured
 from nnblip.passes.settings import Settings
 from nnblip.roles import answer_roles
-from nnblip.sites import CELLS_NODE, HEADS_NODE, Cell, Extent, describe, grid_of
+from nnblip.sites import CELLS_NODE, HEADS_NODE, Cell, Extent, grid_of
 from nnblip.tracing import provenance
 
 
@@ -76,7 +76,7 @@ def labelled(model: BlipVQA, example: Example, settings: Settings, encoded: Enco
         clean=found.clean,
         corrupted=found.corrupted,
         restored=_by_node(found.restored, nodes, extent),
-        cells=[describe(cell) for cell in nodes.get(CELLS_NODE, [])],
+        cells=nodes.get(CELLS_NODE, []),
         grid=grid_of(settings.regions or extent.side),
         depths={name: extent.depths(name.removesuffix(HEADS_NODE)) for name in nodes},
     )

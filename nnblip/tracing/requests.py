@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from tqdm.auto import tqdm
 
-from nnblip.errors import NnblipError, RemoteError, SettingError
+from nnblip.errors import STUMBLES, NnblipError, RemoteError, SettingError
 from nnblip.examples import Example
 from nnblip.model import BlipVQA
 from nnblip.passes.settings import IN_FLIGHT, Settings
@@ -75,7 +75,7 @@ def concurrently(
             key = waiting.popleft()
             try:
                 request = begin(key)
-            except Exception as error:  # an unreadable image, ...: told of in its turn
+            except (NnblipError, *STUMBLES) as error:  # an unreadable image, ...: told of in its turn
                 yield key, partial(_raise, error)
             else:
                 flying[_in_thread(request.ask)] = key, request
@@ -92,7 +92,7 @@ def _in_thread(call: Callable[[], Any]) -> Future[Any]:
     def run() -> None:
         try:
             future.set_result(call())
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is raised where the answer is read
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()

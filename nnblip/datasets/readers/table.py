@@ -12,7 +12,7 @@ from nnblip.datasets import fields, files, sources
 from nnblip.datasets.download import Download
 from nnblip.datasets.images import Images
 from nnblip.datasets.records import Dataset, Problem, attempt
-from nnblip.errors import InputError, one_of
+from nnblip.errors import STUMBLES, InputError, one_of
 from nnblip.examples import Example
 
 #: Which columns are taken for a field if `columns` does not say; the first that there is.
@@ -86,7 +86,7 @@ def hub(
     hugging = sources.package("datasets")
     try:
         found = hugging.load_dataset(name, split=split, streaming=True, **load)
-    except Exception as error:  # the hub, the network and each format have errors of their own
+    except STUMBLES as error:  # the hub, the network and each format have errors of their own
         said = " ".join(str(error).split())
         raise InputError(f"data set {name!r}, split {split!r}: cannot be loaded ({said:.300})") from error
     read = table(found, columns, images, name.rsplit("/", 1)[-1], strict)
@@ -107,7 +107,7 @@ class Stored:
 
         try:
             return Image.open(io.BytesIO(self.data))
-        except Exception as error:  # Pillow's readers raise whatever they stumble on
+        except (Image.DecompressionBombError, *STUMBLES) as error:  # Pillow's readers raise whatever they stumble on
             raise InputError(f"image {self.filename!r}: not an image that Pillow can read ({error})") from error
 
 
