@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image, features
 from transformers import AutoImageProcessor
 
-from nnblip.blip import inputs
+from nnblip import examples
 from nnblip.blip.inputs import answer_ids, answer_text, answer_tokens, encode
 from nnblip.demo import MODEL
 from nnblip.errors import InputError, NnblipWarning
@@ -373,7 +373,7 @@ def test_an_absurdly_large_picture_is_refused_without_decoding_it(width, height,
 
 
 def test_a_picture_of_just_the_allowed_size_is_read(pixels, tmp_path, monkeypatch):
-    monkeypatch.setattr(inputs, "MAX_PIXELS", pixels.shape[0] * pixels.shape[1])
+    monkeypatch.setattr(examples, "MAX_PIXELS", pixels.shape[0] * pixels.shape[1])
     Image.fromarray(pixels).save(tmp_path / "fits.png")
     for image in (pixels, tmp_path / "fits.png"):
         assert load_image(image).size == (53, 37)
