@@ -17,7 +17,7 @@ def test_the_wheel_carries_the_small_model_and_works(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         archive.extractall(tmp_path / "site")
-    assert {"nnblip/demo/model/model.safetensors", "nnblip/demo/scenes/scenes.json", "nnblip/cli.py"} <= names
+    assert {"nnblip/demo/model/model.safetensors", "nnblip/demo/scenes/scenes.json", "nnblip/command/cli.py"} <= names
     assert not [name for name in names if name.startswith(("tests", "scripts"))]
     weights = tmp_path / "site" / "nnblip" / "demo" / "model" / "model.safetensors"
     assert 1e6 < weights.stat().st_size <= 10e6

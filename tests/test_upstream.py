@@ -5,8 +5,8 @@ from __future__ import annotations
 import warnings
 
 import torch
+from helpers.scenes import visible
 from nnsight import NNsight
-from scenes_helper import visible
 from transformers import BertTokenizer, BlipConfig, BlipForQuestionAnswering
 
 from nnblip import demo

@@ -1,0 +1,74 @@
+"""Curves over the noise: what is drawn, what is written, what is refused."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.figures import render, texts, x_labels
+from helpers.trees import random_tree, set_probability
+
+from nnblip import effects, plot
+from nnblip.errors import NnblipError
+
+
+@pytest.mark.parametrize("nus", [(5.0,), (0.5, 1, 2, 5, 10), (3, 4, 5, 6), (0, 1, 3, 10), (10, 1)])
+def test_gamma_labels_every_nu_and_has_a_line_per_component(nus):
+    tree = random_tree(nus=nus, layers=3)
+    figure = render(plot.gamma(tree))
+    axes = figure.axes[0]
+    assert [label.split("\n")[0] for label in x_labels(axes)] == [f"{nu:g}" for nu in sorted(nus)]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "question encoder",
+        "answer decoder",
+    ]
+    for line, name in zip(axes.containers, ("question_encoder", "answer_decoder"), strict=True):
+        wanted = effects.gamma(tree)[name].sel(kind="block").mean("draw").mean("example").sortby("nu")
+        np.testing.assert_allclose(line.lines[0].get_xdata(), sorted(nus))
+        np.testing.assert_allclose(line.lines[0].get_ydata(), wanted)
+        assert line.has_yerr
+
+
+def test_gamma_bars_are_the_intervals():
+    tree = random_tree(examples=6, nus=(1, 5), layers=2)
+    container: Any = plot.gamma(tree, kind="crossattention").axes[0].containers[0]
+    (bars,) = container.lines[2]
+    curve = effects.gamma(tree)["question_encoder"].sel(kind="crossattention")
+    for at, segment in enumerate(bars.get_segments()):
+        _, low, high = effects.mean_interval(curve.isel(nu=at).transpose("example", "draw").values)
+        np.testing.assert_allclose(segment[:, 1], [low, high])
+
+
+def test_gamma_of_one_number_has_no_bar():
+    container: Any = render(plot.gamma(random_tree(examples=1, draws=1, layers=2))).axes[0].containers[0]
+    assert np.isfinite(container.lines[0].get_ydata()).all()
+    assert all(segment.size == 0 for segment in container.lines[2][0].get_segments())  # NaN is not drawn
+
+
+def test_gamma_says_how_many_examples_are_left():
+    tree = random_tree(examples=5, nus=(1, 5), layers=2)
+    assert "n = " not in texts(plot.gamma(tree))
+    tree["corrupted"]["probability"].values[:3, 0] = 0.99
+    labels = x_labels(render(plot.gamma(tree)).axes[0])
+    assert labels == ["1\nn = 2", "5\nn = 5"]
+
+
+def test_gamma_that_is_undefined_everywhere_is_said():
+    tree = set_probability(random_tree(layers=2), clean=0.5, corrupted=0.6)
+    assert "Relevance is undefined" in texts(render(plot.gamma(tree)))
+
+
+def test_gamma_of_one_example_and_of_a_selected_nu():
+    tree = random_tree(layers=2)
+    assert "intervals over draws" in texts(render(plot.gamma(tree.sel(example=["example-1"]))))
+    assert "intervals over draws" in texts(render(plot.gamma(tree.sel(example="example-1", nu=5.0))))
+    assert "3 examples" in texts(render(plot.gamma(tree)))
+
+
+def test_gamma_leaves_out_components_without_the_kind():
+    tree = random_tree(layers=2)
+    decoder = tree["answer_decoder"].to_dataset(inherit=False)
+    tree["answer_decoder"].dataset = decoder.sel(kind=["block"])
+    legend = render(plot.gamma(tree, kind="crossattention")).axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["question encoder"]
+    with pytest.raises(NnblipError, match="did you mean 'block'"):
+        plot.gamma(tree, kind="blok")

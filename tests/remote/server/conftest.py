@@ -1,0 +1,20 @@
+"""The bundled model, here and on the server."""
+
+import pytest
+
+import nnblip
+
+
+@pytest.fixture(scope="session")
+def far(server):
+    return nnblip.BlipVQA(remote=True)
+
+
+@pytest.fixture(scope="session")
+def there(far):
+    return far
+
+
+@pytest.fixture(scope="session")
+def local():
+    return nnblip.BlipVQA()

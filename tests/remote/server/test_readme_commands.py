@@ -1,0 +1,68 @@
+"""README "On a server": its snippets, and its commands in a shell; what installs is scripts/test-remote's."""
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from helpers.servers import READY_SECONDS, ROOT, processes, server_python
+
+import nnblip
+from nnblip.errors import RemoteError
+from nnblip.remote.server.stack import PORT, check_free, free_port
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+def lines() -> list[str]:
+    (block,) = blocks("sh")
+    return block.splitlines()
+
+
+def test_from_nothing_to_a_remote_map(local, tmp_path):
+    install, serve, trace = lines()
+    assert install.startswith("pip install '.[serve]'") and f":{PORT}" in trace
+    port = PORT
+    try:
+        check_free(port)
+    except RemoteError:  # someone else's server is there: another port, else as it is written
+        port = free_port()
+        serve, trace = serve.replace("serve", f"serve --port {port}", 1), trace.replace(f":{PORT}", f":{port}")
+    path = f"{Path(server_python()).parent}{os.pathsep}{os.environ['PATH']}"
+    log = tmp_path / "log"
+    shutil.copy(nnblip.demo.HERE / "scenes" / "scene10.png", tmp_path / "photo.jpg")
+    (tmp_path / "readme.py").write_text("\n".join(["import nnblip", *blocks("py")]))
+    with log.open("w") as said:
+        shell = subprocess.Popen(
+            ["bash"], stdin=subprocess.PIPE, stdout=said, stderr=said, text=True, cwd=tmp_path,
+            env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+
+    def type_and_wait(line: str, until: str, seconds: float) -> None:
+        shell.stdin.write(line + "\n")
+        shell.stdin.flush()
+        deadline = time.monotonic() + seconds
+        while until not in log.read_text():
+            assert time.monotonic() < deadline and shell.poll() is None, log.read_text()
+            time.sleep(0.2)
+
+    try:
+        type_and_wait(serve, "Ready after", READY_SECONDS)
+        type_and_wait(f"{trace}\necho traced: $?", "traced:", 200)
+        type_and_wait(f"NDIF_HOST=http://127.0.0.1:{port} python readme.py\necho ran: $?", "ran:", 200)
+    finally:
+        type_and_wait("kill $!; wait $!; echo stopped: $?", "stopped:", 60)
+        shell.communicate("exit\n", timeout=10)
+    assert "ran: 0" in log.read_text(), log.read_text()
+    assert "traced: 0" in log.read_text() and "stopped: 0" in log.read_text(), log.read_text()
+    assert not processes(port)
+    there = xr.open_datatree(tmp_path / "nnblip-out" / "result.zarr", engine="zarr")
+    here = nnblip.causal_trace(local, nnblip.demo.examples()[:1], nu=[1, 3, 5, 10], draws=10, progress=False)
+    for name in ("clean", "corrupted", "question_encoder", "answer_decoder"):
+        np.testing.assert_allclose(there[name].probability, here[name].probability, atol=5e-5)

@@ -1,0 +1,278 @@
+"""Requests without a server: what they bring suffices, they are small, faults are named, nothing waits for ever."""
+
+import ast
+import threading
+import time
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from nnsight.intervention.backends.remote import RemoteError as ServerSays
+from nnsight.schema.config import CONFIG
+
+import nnblip
+from nnblip import errors
+from nnblip.errors import InputError, NnblipError, RemoteError
+from nnblip.remote import client, errand
+from nnblip.remote.faults import faults
+from nnblip.remote.sources import needed
+from nnblip.runs.envelope import opened, sealed
+
+
+@pytest.fixture(scope="module")
+def local(model):
+    return model
+
+
+def assert_same(one, other):
+    assert {node.path for node in one.subtree} == {node.path for node in other.subtree}
+    for node in other.subtree:
+        for name in node.data_vars:
+            np.testing.assert_allclose(one[node.path][name], node[name], atol=2e-5, rtol=0, err_msg=node.path)
+
+
+def test_structure_without_weights(there):
+    assert {parameter.device.type for parameter in there._module.parameters()} == {"meta"}
+    assert [name for name, _ in there._module.named_parameters()] == [
+        name for name, _ in nnblip.BlipVQA()._module.named_parameters()
+    ]
+
+
+def test_the_model_key_names_what_a_stock_server_serves(there):
+    assert there.to_model_key().startswith("nnsight.modeling.transformers.TransformersModel:{")
+    assert '"task": "document-question-answering"' in there.to_model_key()
+
+
+def test_everything_a_request_needs_travels_with_it(there, local, stock):
+    """Heads, cells of several sites, a family of the user's own, frozen sublayers, cut edges."""
+    asked = dict(
+        nu=[1, 5], draws=2, progress=False, kinds=["block", "crossattention_head"], freeze=["attention"],
+        cells=lambda extent: [tuple(nnblip.Site("question_encoder", "block", 1, t) for t in range(2))],
+        knock_out=nnblip.knock_out("image_to_question", layers=[2]),
+    )  # fmt: skip
+    example = nnblip.demo.examples()[0]
+    result = nnblip.causal_trace(there, [example], **asked)
+    assert_same(result, nnblip.causal_trace(local, [example], **asked))
+    assert float(abs(result["clean"].probability - result["corrupted"].probability).max()) > 0.1
+
+
+def test_sizes_of_a_map(there, stock):
+    nnblip.causal_trace(there, nnblip.demo.examples()[:1], draws=10, progress=False)
+    ((up, down),) = stock  # one request
+    assert up < 400_000
+    assert down < 65_536
+
+
+def test_an_answer(there, local, stock):
+    example = nnblip.demo.examples()[0]
+    here, far = (model.answer(example.image, example.question) for model in (local, there))
+    assert (far.text, far.ids) == (here.text, here.ids)
+    assert far.probability == pytest.approx(here.probability, abs=1e-6)
+
+
+def test_gradients_without_weights_that_need_one(there, local, stock):
+    """The stand-in freezes the weights as NDIF does."""
+    asked = dict(nu=[1, 3], draws=2, steps=2, kinds=["block", "attention_head", "mlp_out"], progress=False)
+    examples = nnblip.demo.examples()[:1]
+    here, far = (nnblip.attribution_trace(model, examples, **asked) for model in (local, there))
+    effects = nnblip.indirect_effect(here)
+    for node in ("question_encoder", "answer_decoder", "question_encoder_heads", "answer_decoder_heads"):
+        for name, effect in effects[node].data_vars.items():
+            largest = float(abs(effect).max())
+            assert largest > 0.05
+            np.testing.assert_allclose(far[node][name], here[node][name], atol=5e-5 * largest, rtol=0)
+    np.testing.assert_allclose(far["check"].rank_correlation, here["check"].rank_correlation, atol=0.02)
+    assert float(far["check"].rank_correlation.min()) > 0.3
+    assert far["question_encoder"]["method"].item() == "integrated gradients, 2 steps"
+    ((_, down),) = stock
+    assert down < 65_536
+
+
+def test_choosing_by_the_answers_of_a_server(there, local, stock):
+    examples = [nnblip.Example(e.image, e.question, "red", id=str(i)) for i, e in enumerate(nnblip.demo.examples()[:6])]
+    here, far = (nnblip.datasets.correct(model, examples) for model in (local, there))
+    assert [p.what for p in far.left_out] == [p.what for p in here.left_out] != []
+    assert [e.id for e in far] == [e.id for e in here]
+    assert len(stock) == 1
+
+
+def test_a_sweep_asks_the_server_for_its_weights(there, local, stock):
+    from nnblip.sweeps.fingerprint import fingerprint
+
+    assert fingerprint(there)["weights"] == fingerprint(local)["weights"]
+
+
+def test_a_model_that_is_here_is_asked_of_the_server_too(local, stock, tmp_path):
+    examples = nnblip.demo.examples()[:1]
+    there = nnblip.causal_trace(local, examples, draws=1, progress=False, remote=True)
+    assert there.attrs["device"] == "remote" and len(stock) == 1
+    swept = nnblip.sweep(local, examples, tmp_path / "x.zarr", draws=1, progress=False, remote=True)
+    assert swept.attrs["device"] == "remote" and len(stock) > 1
+    np.testing.assert_array_equal(swept["question_encoder"].probability, there["question_encoder"].probability)
+    with pytest.raises(nnblip.NnblipError, match="device"):  # its numbers are all from one place
+        nnblip.sweep(local, examples, tmp_path / "x.zarr", draws=1, progress=False)
+
+
+def test_an_error_of_ours_comes_back_as_what_it_is(there, stock):
+    example = nnblip.demo.examples()[0]
+    given = nnblip.Example(example.image, example.question, partner=example.image)
+    with pytest.raises(InputError, match="nothing to trace"):
+        nnblip.causal_trace(there, [given], noise="swap", draws=1, progress=False)
+
+
+def test_another_dtype_on_the_server_is_refused(stock):
+    model = nnblip.BlipVQA(remote=True, dtype="bfloat16")
+    with pytest.raises(nnblip.NnblipError, match="holds the model in float32, bfloat16 is asked for"):
+        model.answer(nnblip.demo.examples()[0].image, "what is the color of the circle")
+
+
+def test_another_architecture_is_refused(local):
+    class Other:
+        _module, task = torch.nn.Linear(1, 1), local.task
+
+    with pytest.raises(nnblip.NnblipError, match="serves Linear"):
+        opened(sealed(Other(), errand.nothing))
+
+
+def test_what_travels_is_computed_from_the_imports_and_stays_below_the_server():
+    found = needed("nnblip.remote.errand", "nnblip.model")
+    folders = {name.split(".")[1] for name in found if name.count(".")}
+    assert folders <= {
+        "errors", "sites", "noise", "roles", "edges", "examples", "blip", "passes", "runs", "remote", "model"
+    }  # fmt: skip
+    assert [name for name in found if name.startswith("nnblip.remote.")] == ["nnblip.remote.errand"]
+    for place, (name, text) in enumerate(found.items()):
+        before = set(list(found)[:place])
+        for node in ast.parse(text).body if name != "nnblip" else ():
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("nnblip"):
+                assert node.module in before, f"{name} comes before {node.module}, which it imports"
+
+
+def test_pixel_values_travel_bit_for_bit(local):
+    import pickle
+
+    encoded = local.encode(nnblip.demo.examples()[0].image, "what is the color of the circle")
+    again = pickle.loads(pickle.dumps(encoded))
+    assert torch.equal(encoded.pixel_values, again.pixel_values)
+    assert (again.tokens, again.key) == (encoded.tokens, encoded.key)
+    assert len(pickle.dumps(encoded)) < encoded.pixel_values.numel() * 1.5
+
+
+# --- faults -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nobody(monkeypatch):
+    monkeypatch.setattr(CONFIG.API, "HOST", "http://127.0.0.1:9")
+
+
+def test_no_server(there, nobody):
+    began = time.monotonic()
+    with pytest.raises(RemoteError, match=r"no server answers at http://127\.0\.0\.1:9.*nnblip serve"):
+        there.answer(nnblip.demo.examples()[0].image, "what is the color of the circle")
+    assert time.monotonic() - began < 20
+
+
+def test_no_server_without_the_check(there, nobody, monkeypatch):
+    monkeypatch.setattr(client, "check", lambda host: None)
+    with pytest.raises(RemoteError, match="nnblip serve"):
+        there.answer(nnblip.demo.examples()[0].image, "what is the color of the circle")
+
+
+def answers(monkeypatch, status, **body):
+    monkeypatch.setattr(httpx, "get", lambda *_, **__: httpx.Response(status, json=body))
+    client.check.cache_clear()
+
+
+def test_versions_that_cannot_talk_are_named(monkeypatch):
+    answers(monkeypatch, 200, packages={"nnsight": "0.9.0"})
+    with pytest.raises(RemoteError, match=r"nnsight 0\.9\.0.*cannot talk.*install nnsight 0\.9"):
+        client.check("http://server")
+    answers(monkeypatch, 200, packages={"nnsight": "0.8.7", "transformers": "4.50.1"})
+    with pytest.raises(RemoteError, match=r"transformers 4\.50\.1"):
+        client.check("http://server")
+
+
+def test_a_server_that_is_not_ready(monkeypatch):
+    answers(monkeypatch, 503, detail="reconnecting")
+    with pytest.raises(RemoteError, match="not ready"):
+        client.check("http://server")
+
+
+def test_what_a_status_says_is_not_looked_for_in_texts():
+    refusal = httpx.HTTPStatusError("", request=None, response=httpx.Response(403))  # type: ignore[arg-type]
+    for cause, expected in ((refusal, "refuses the credentials"), (None, "Is the model's name right")):
+        with pytest.raises(RemoteError, match=expected), faults("http://server"):
+            raise ServerSays("not for 401 of you") from cause
+
+
+def test_an_error_while_packing_a_block_is_shown_as_what_it_is(there, monkeypatch):
+    monkeypatch.setattr(client, "check", lambda host: None)
+    lock = threading.Lock()
+    with pytest.raises(TypeError, match="pickle"), there.session(backend=client.Backend(there)):
+        held = lock  # noqa: F841 - what cannot travel
+
+
+def test_bad_input_is_a_value_error_and_a_fault_of_the_server_is_none():
+    assert not issubclass(NnblipError, ValueError) and not issubclass(RemoteError, ValueError)
+    for kind in (InputError, errors.SiteError, errors.ModelError, errors.ResultError, errors.SettingError):
+        assert issubclass(kind, NnblipError) and issubclass(kind, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("says", "expected"),
+    [
+        ("Failed to send request: Invalid API key.", "refuses the credentials"),
+        ("Could not deploy this model. No such repo\nTraceback: ...", "cannot serve this model"),
+        ("it has no module at 'model.text_encoder'", "not the one that this client knows"),
+        ("Your request payload could not be read (EOFError)", "versions differ"),
+        ("Failed to send request: 413 Request Entity Too Large", "too large"),
+        ("Traceback (most recent call last):\n  line 3\n    1 / 0\nZeroDivisionError", "1 / 0"),
+        ("Traceback (most recent call last):\n  line 401\n    1 / 0\nZeroDivisionError", "block raised an error"),
+        (
+            "Traceback ...\nbotocore.exceptions.EndpointConnectionError: Could not connect",
+            "object store, which is gone",
+        ),
+        ("Failed to send request: Missing or invalid API key. Please visit", "NDIF_API_KEY"),
+        ("Failed to send request: Auth backend unavailable.", "NDIF_POSTGRES_URL"),
+        ("Failed to send request: Internal server error.", "a part of the server"),
+        ("Error starting model. Please try again later. Sorry for the inconvenience.", "its Ray"),
+        ("something else", "nnblip serve MODEL"),
+    ],
+)
+def test_what_the_server_says_comes_with_a_remedy(says, expected):
+    with pytest.raises(RemoteError) as caught, faults("http://server"):
+        raise ServerSays(says)
+    assert expected in str(caught.value)
+
+
+def test_the_key_is_never_shown(monkeypatch):
+    monkeypatch.setattr(CONFIG.API, "APIKEY", "a-secret-key")
+    for error in (ServerSays("Invalid API key format: 'a-secret-key'"), OSError("a-secret-key")):
+        with pytest.raises(RemoteError) as caught, faults("http://server"):
+            raise error
+        assert "a-secret-key" not in str(caught.value)
+        assert caught.value.__cause__ is error and "a-secret-key" not in str(error)
+
+
+def test_too_large_a_request_is_not_sent(there, monkeypatch):
+    monkeypatch.setattr(client, "LARGEST", 10)
+    monkeypatch.setattr(client, "check", lambda host: None)
+    backend = client.Backend(there)
+    with pytest.raises(RemoteError, match="at most"), there.session(backend=backend):
+        found = 1  # noqa: F841
+
+
+def test_a_model_without_weights_does_not_trace_here(there):
+    with pytest.raises(nnblip.NnblipError, match="no weights here"):
+        nnblip.causal_trace(there, nnblip.demo.examples()[:1], remote=False, progress=False)
+
+
+def test_a_fault_of_the_server_stops_a_sweep_and_marks_no_example(there, monkeypatch, tmp_path):
+    def down(*_, **__):
+        raise RemoteError("the server is gone")
+
+    monkeypatch.setattr(client, "ask", down)
+    with pytest.raises(nnblip.NnblipError, match="the server is gone"):
+        nnblip.sweep(there, nnblip.demo.examples()[:2], tmp_path / "x.zarr", draws=1)

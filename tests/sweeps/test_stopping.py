@@ -1,0 +1,174 @@
+"""A sweep goes on wherever it was stopped, in one process and in several."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from helpers.sweeps import FEW, Scenes, command, environment, same_arrays, start, status, traced_ids
+
+import nnblip
+from nnblip.errors import ResultError
+from nnblip.sweeps import agenda
+from nnblip.sweeps import sweep as sweeping
+from nnblip.sweeps.processes import Lock
+from nnblip.sweeps.verify import check_stored
+
+# --- stopping and going on -----------------------------------------------------------------
+
+
+def test_what_is_finished_is_never_repeated(model, tmp_path, monkeypatch):
+    examples, out = Scenes.of(8), tmp_path / "results.zarr"
+    nnblip.sweep(model, examples, tmp_path / "whole.zarr", **FEW)
+    ids, trace = traced_ids(monkeypatch), agenda.trace_example
+
+    def stopped(*args):
+        if args[2].id == "q5":
+            raise KeyboardInterrupt
+        return trace(*args)
+
+    monkeypatch.setattr(agenda, "trace_example", stopped)
+    noted = agenda.trace_example
+    monkeypatch.setattr(agenda, "trace_example", lambda *args: (ids.append(args[2].id), noted(*args))[1])
+    with pytest.raises(KeyboardInterrupt, match="5 of 8 examples finished; the same command goes on"):
+        nnblip.sweep(model, examples, out, **FEW)
+    assert status(out) == ["done"] * 5 + ["pending"] * 3
+    monkeypatch.undo()
+    ids = traced_ids(monkeypatch)
+    nnblip.sweep(model, examples, out, **FEW)
+    assert ids == ["q5", "q6", "q7"]
+    same_arrays(out, tmp_path / "whole.zarr")
+    ids.clear()
+    nnblip.sweep(model, examples, out, **FEW)
+    assert ids == [], "a finished sweep traces nothing"
+    same_arrays(out, tmp_path / "whole.zarr")
+
+
+def test_twenty_kills_at_random_moments_leave_no_trace(tmp_path):
+    """Real processes, real SIGKILL; the moments cover start, creation, tracing and writing."""
+    out, whole, rng = tmp_path / "results.zarr", tmp_path / "whole.zarr", random.Random(1)
+    assert start(command(whole), stdout=subprocess.DEVNULL).wait(120) == 0
+    kills, seen = 0, []
+    while kills < 20:
+        process = start(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment() | SLOW)
+        before = written(out)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and process.poll() is None:  # then at least one example is at work
+            if kills % 5 == 0 or written(out) > before:
+                break
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.25))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(20) == -signal.SIGKILL, "it was still at work"
+        kills += 1
+        seen.append(status(out).count("done") if out.exists() else 0)
+    assert seen == sorted(seen) and 5 < seen[-1] < 40, f"each run goes on where the last was killed: {seen}"
+    assert not [line for line in _said(out) if "damaged" in line]
+    assert start(command(out), stdout=subprocess.DEVNULL).wait(120) == 0
+    same_arrays(out, whole)
+    assert not [*out.rglob("*.partial")]
+
+
+#: So that twenty kills fit into forty examples.
+SLOW = {"SLOWER": "0.1"}
+
+
+def written(out):
+    """When an example was last written; a kill in the middle leaves it to be written again."""
+    chunks = (out / "error").glob("[0-9]*") if out.exists() else ()
+    return max((path.stat().st_mtime_ns for path in chunks), default=0)
+
+
+def _said(out):
+    lines = []
+    check_stored(out, lines.append)
+    return lines
+
+
+# --- several writers -----------------------------------------------------------------------
+
+
+def test_a_second_writer_is_refused_at_once_and_told_who_the_first_is(model, small, tmp_path):
+    out = tmp_path / "results.zarr"
+    first = start(command(out, 40), env=environment() | {"SLOWER": "0.3"}, stdout=subprocess.DEVNULL)
+    try:
+        while not out.exists():
+            assert first.poll() is None
+            time.sleep(0.02)
+        began = time.monotonic()
+        with pytest.raises(ResultError, match=f"being written by process {first.pid} on "):
+            nnblip.sweep(model, Scenes.of(40), out, **FEW)
+        assert time.monotonic() - began < 10
+    finally:
+        first.kill()
+        first.wait()
+    Lock(out, 0).release()  # the lock of a killed process does not block
+
+
+def test_a_leftover_process_of_an_earlier_launch_is_noticed(model, tmp_path):
+    out = tmp_path / "results.zarr"
+    left = Lock(out, 3)
+    with pytest.raises(ResultError, match=f"process {os.getpid()} on .*, left of an earlier run"):
+        nnblip.sweep(model, Scenes.of(2), out, **FEW)
+    left.release()
+    nnblip.sweep(model, Scenes.of(2), out, **FEW)
+
+
+def launch(out, *more, **options):
+    """As `accelerate launch` with two processes, on CPUs too."""
+    launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    launcher += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    return start([*launcher, *command(out, *more)], **options)
+
+
+def test_two_processes_give_the_store_of_one_and_one_that_is_killed_loses_its_example_only(tmp_path):
+    out, whole = tmp_path / "results.zarr", tmp_path / "whole.zarr"
+    assert start(command(whole, 12), stdout=subprocess.DEVNULL).wait(120) == 0
+    launcher = launch(out, 12, env=environment() | {"SLOWER": "0.5"})
+    owner = tmp_path / ".results.zarr.lock-1"
+    while not out.exists() or status(out).count("done") < 3:
+        assert launcher.poll() is None, launcher.communicate()
+        time.sleep(0.05)
+    before = status(out).count("done")
+    os.kill(int(owner.read_text().split()[1]), signal.SIGKILL)
+    _, said = launcher.communicate(timeout=60)
+    assert launcher.returncode != 0 and "the same command goes on" in said
+    done = status(out).count("done")
+    assert before <= done < 12
+
+    launcher = launch(out, 12)
+    printed, said = launcher.communicate(timeout=120)
+    assert launcher.returncode == 0, said
+    assert printed.count("12 examples done, 0 failed, 1 rows of the data set left out") == 1
+    same_arrays(out, whole)
+
+
+@pytest.mark.parametrize("stuck", [False, True])
+def test_the_process_that_waits_does_not_wait_for_ever(model, tmp_path, monkeypatch, stuck):
+    """A rank that ended before its share was done, or that lives and does nothing, is an error and no wait."""
+    monkeypatch.setattr(sweeping, "STANDSTILL", 0.5)
+    monkeypatch.setattr(sweeping, "LISTEN", 0.2)
+    other = Lock(tmp_path / "results.zarr", 1) if stuck else None
+    team = type("Team", (), {"rank": 0, "size": 2, "gather": lambda s, v: [v], "share": lambda s, v: v, "close": int})
+    monkeypatch.setattr(sweeping, "Team", team)
+    with pytest.raises(ResultError, match=r"2 of 4 examples finished.*a process ended or stands still"):
+        nnblip.sweep(model, Scenes.of(4), tmp_path / "results.zarr", **FEW)
+    if other:
+        other.release()
+
+
+def test_sigterm_finishes_the_example_at_hand(tmp_path):
+    out = tmp_path / "results.zarr"
+    process = start(command(out, 20), env=environment() | {"SLOWER": "0.3"})
+    while not out.exists() or status(out).count("done") < 2:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.terminate()
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130 and "the same command goes on" in said and "Traceback" not in said
+    assert sys.executable and 2 <= status(out).count("done") < 20

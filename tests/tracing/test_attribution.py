@@ -1,0 +1,91 @@
+"""attribution_trace: gradients against finite differences of the oracle, and against exact maps."""
+
+from __future__ import annotations
+
+import oracle
+import pytest
+import xarray as xr
+from helpers.scenes import visible
+from scipy.stats import spearmanr
+
+import nnblip
+from nnblip.sites import HEAD_KINDS, TEXT_COMPONENTS, WHOLE_KINDS, Site
+
+KINDS = [*WHOLE_KINDS, *HEAD_KINDS]
+
+
+@pytest.fixture(scope="module")
+def seen(model):
+    return visible(model, nu=2.0, kind="location")
+
+
+def towards(model, truth, noisy, site, share):
+    """The oracle's outcome with a state moved by a share of the way from corrupted to clean."""
+    corrupted = oracle.states(model._module, noisy, truth.ids, truth.answer)
+    moved = {key: value + share * (truth.states[key] - value) for key, value in corrupted.items()}
+    return oracle.restored(model._module, noisy, truth.ids, truth.answer, truth.rival, moved, [site])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("component", TEXT_COMPONENTS)
+def test_an_attribution_is_the_slope_towards_the_clean_state(model, seen, component, kind):
+    image, question, truth = seen
+    tree = nnblip.attribution_trace(model, [(image, question)], nu=2.0, draws=1, kinds=[kind])
+    noisy, base = truth.noisy(2.0), truth.restored(truth.noisy(2.0))
+    head = {"head": 1} if kind in HEAD_KINDS else {}
+    node = tree[component + ("_heads" if head else "")]
+    checked = 0
+    for layer in (0, 3, 5):
+        site = Site(component, kind, layer, 0, **head)
+        found = node.isel(example=0).sel(nu=2.0, draw=0, kind=kind, layer=layer, token=0, **head)
+        step = 1e-3
+        up, down = towards(model, truth, noisy, site, step), towards(model, truth, noisy, site, -step)
+        for name in ("log_probability", "logit_difference"):
+            slope = (getattr(up, name) - getattr(down, name)) / (2 * step)
+            estimate = float(found[name]) - getattr(base, name)
+            assert estimate == pytest.approx(slope, abs=0.02, rel=0.05)
+            checked += abs(slope) > 0.1
+    assert checked or component == "question_encoder", "a slope of 0 everywhere would prove nothing"
+
+
+def test_cells_of_several_sites_are_the_sum_of_their_sites(model, seen):
+    image, question, _ = seen
+    sites = [Site("question_encoder", layer=2, token=t) for t in (1, 4)]
+    tree = nnblip.attribution_trace(model, [(image, question)], nu=2.0, draws=2, cells=[sites, *sites])
+    effect = nnblip.indirect_effect(tree)["cells"].log_probability
+    assert effect[..., 0].values == pytest.approx(effect[..., 1:].sum("cell").values, abs=1e-4)
+    assert abs(effect).max() > 0.01
+
+
+def test_the_schema_is_that_of_causal_trace_with_a_method(model, seen):
+    image, question, _ = seen
+    exact = nnblip.causal_trace(model, [(image, question)], nu=[1, 2], draws=2)
+    tree = nnblip.attribution_trace(model, [(image, question)], nu=[1, 2], draws=2, steps=3)
+    for node in ("clean", "corrupted"):
+        assert float(abs(tree[node].probability - exact[node].probability).max()) < 1e-6
+    for component in TEXT_COMPONENTS:
+        assert tree[component].probability.dims == exact[component].probability.dims
+        assert tree[component]["method"].item() == "integrated gradients, 3 steps"
+    assert nnblip.relevance(tree)["question_encoder"].probability.shape[-1] == exact["question_encoder"].sizes["token"]
+
+
+def test_the_rank_correlation_it_reports_is_that_with_the_exact_map(model, seen):
+    image, question, _ = seen
+    exact = nnblip.indirect_effect(nnblip.causal_trace(model, [(image, question)], nu=2.0, draws=2))
+    tree = nnblip.attribution_trace(model, [(image, question)], nu=2.0, draws=2, sample=1000)
+    guess = nnblip.indirect_effect(tree)
+    for draw in range(2):
+        pairs = [[e[c].probability.sel(draw=draw).values.ravel() for c in TEXT_COMPONENTS] for e in (exact, guess)]
+        expected = spearmanr(*([x for part in side for x in part] for side in pairs)).statistic
+        reported = tree["check"].rank_correlation.sel(draw=draw).item()
+        assert reported == pytest.approx(expected, abs=0.02)
+    few = nnblip.attribution_trace(model, [(image, question)], nu=2.0, draws=2, sample=10)
+    again = nnblip.attribution_trace(model, [(image, question)], nu=2.0, draws=2, sample=10)
+    xr.testing.assert_equal(few["check"].rank_correlation, again["check"].rank_correlation)
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"sample": 1}, {"nu": -1}, {"kinds": ["blok"]}])
+def test_bad_settings_are_refused(model, seen, wrong):
+    image, question, _ = seen
+    with pytest.raises(nnblip.NnblipError):
+        nnblip.attribution_trace(model, [(image, question)], **wrong)
