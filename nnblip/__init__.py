@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from nnblip.tracing.attribution import attribution_trace
     from nnblip.tracing.jobs import Job
     from nnblip.tracing.trace import causal_trace
+    from nnblip.version import __version__ as __version__
 
 _MODULES = ("datasets", "demo", "effects", "noise", "plot", "results", "sites")
 _NAMES = {
+    "__version__": "version",
     "BlipVQA": "model",
     "Example": "examples",
     "Job": "tracing.jobs",

@@ -9,13 +9,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("nnblip", "nnsight", "torch", "transformers", "xarray")
+from nnblip.version import __version__
+
+PACKAGES = ("nnsight", "torch", "transformers", "xarray")
 
 
 @lru_cache
 def code() -> dict[str, str]:
     """Package versions and, in a checkout, the git commit ("+" if files are changed)."""
-    versions = {f"version_{name}": importlib.metadata.version(name) for name in PACKAGES}
+    versions = {"version_nnblip": __version__}
+    versions |= {f"version_{name}": importlib.metadata.version(name) for name in PACKAGES}
     here = Path(__file__).parents[1]
     commit = ""
     if (here.parent / ".git").exists():
