@@ -173,6 +173,7 @@ def sweep(
     correct_only: Flag = False,
     retry_failed: Flag = False,
     in_flight: int = IN_FLIGHT,
+    adopt: Flag = False,
     asked: Asked = ASKED,
     model: Model = MODEL,
 ) -> int:
@@ -206,6 +207,8 @@ def sweep(
         Trace again what failed before.
     in_flight
         With --remote, how many requests are sent before the first is answered.
+    adopt
+        Go on in a store that another version of nnblip has begun, if two of its examples give the same numbers again.
     """
     from nnblip import datasets
     from nnblip.command import printing
@@ -225,7 +228,7 @@ def sweep(
         examples = datasets.correct(blip, examples)
         if processes.rank() == 0:
             print(examples.summary)
-    report = run_sweep(blip, examples, out, settings, retry_failed=retry_failed, in_flight=in_flight)
+    report = run_sweep(blip, examples, out, settings, retry_failed=retry_failed, in_flight=in_flight, adopt=adopt)
     if processes.rank() == 0:
         printing.sweep(report)
     return 0

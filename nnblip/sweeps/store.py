@@ -112,6 +112,14 @@ def fingerprint_of(path: Path) -> dict[str, Any]:
         ) from error
 
 
+def set_fingerprint(path: Path, fingerprint: str, **attrs: str) -> None:
+    """Say that a store is made with something else, with further attributes of its root."""
+    zarr.open_group(path, mode="r+", zarr_format=2, use_consolidated=False).attrs.update(
+        {**attrs, "sweep": fingerprint}
+    )
+    zarr.consolidate_metadata(path, zarr_format=2)
+
+
 class Store:
     """A sweep's store, open for writing. One block of it is kept in memory.
 

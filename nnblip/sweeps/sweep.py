@@ -28,6 +28,8 @@ from nnblip.noise import NoiseLike
 from nnblip.passes.settings import IN_FLIGHT, Settings
 from nnblip.roles import RoleFunction
 from nnblip.sites import CellsLike
+from nnblip.sweeps.adopt import OWN_CODE
+from nnblip.sweeps.adopt import adopt as adopt_store
 from nnblip.sweeps.agenda import Agenda
 from nnblip.sweeps.processes import Lock, Team, held_by_others, wait_for
 from nnblip.sweeps.store import DONE, FAILED, PENDING, Store, create, fingerprint_of
@@ -89,6 +91,7 @@ def sweep(
     retry_failed: bool = False,
     remote: bool | None = None,
     in_flight: int = IN_FLIGHT,
+    adopt: bool = False,
 ) -> xr.DataTree:
     """`causal_trace` over a data set, written into one zarr store example by example.
 
@@ -113,6 +116,8 @@ def sweep(
         remote: run on an NDIF server, which has to be said again when it goes on; by default if the model was made so.
         in_flight: of a remote model, how many requests are sent before the first is answered. Each result
             is written when it arrives. Here examples are traced one after the other, whatever it is.
+        adopt: go on in a store that another version of nnblip's code has begun, if two of its finished examples,
+            traced again, give the same numbers bit for bit.
 
     Returns:
         The tree of the design (README, "Results"), opened lazily, with the coordinates `status`
@@ -129,7 +134,7 @@ def sweep(
         direction=direction, freeze=freeze, noise_at=noise_at, regions=regions, knock_out=knock_out, roles=roles,
         max_rows=max_rows,
     )  # fmt: skip
-    return run_sweep(model.at(remote), dataset, out, settings, progress, retry_failed, in_flight).tree
+    return run_sweep(model.at(remote), dataset, out, settings, progress, retry_failed, in_flight, adopt).tree
 
 
 def run_sweep(
@@ -140,6 +145,7 @@ def run_sweep(
     progress: bool | None = None,
     retry_failed: bool = False,
     in_flight: int = IN_FLIGHT,
+    adopt: bool = False,
 ) -> Report:
     """`sweep` with settings at hand and a report of what was done. Raises as `sweep` does."""
     whole(in_flight, "in_flight", 1)
@@ -155,7 +161,7 @@ def run_sweep(
             lock = _only_writer(path, team)
             agenda = Agenda.of(model, settings, examples, str(getattr(dataset, "name", "") or ""))
             _same_everywhere(team, agenda.fingerprint)
-            todo = _prepare(team, path, agenda, retry_failed)
+            todo = _prepare(team, path, agenda, retry_failed, adopt)
             with _stoppable() as stopped:
                 report = _work(path, agenda, todo, team, lock, progress, stopped, in_flight)
         except OSError as error:
@@ -196,16 +202,18 @@ def _only_writer(path: Path, team: Team) -> Lock:
 
 def _same_everywhere(team: Team, fingerprint: dict[str, Any]) -> None:
     for rank, other in enumerate(team.gather(fingerprint)):
-        if different := _differences(fingerprint, other):
-            raise ResultError(f"process {rank} of this sweep runs something else than process {team.rank}: {different}")
+        if different := _differing(fingerprint, other):
+            raise ResultError(
+                f"process {rank} of this sweep runs something else than process {team.rank}: {_told(different)}"
+            )
 
 
-def _prepare(team: Team, path: Path, agenda: Agenda, retry_failed: bool) -> list[int]:
+def _prepare(team: Team, path: Path, agenda: Agenda, retry_failed: bool, adopt: bool) -> list[int]:
     """Rank 0 makes the store, or checks the one that is there; all get the numbers of the examples to trace."""
     problem, todo = None, list[int]()
     if team.rank == 0:
         try:
-            todo = _resume(path, agenda, retry_failed) if path.exists() else _begin(path, agenda)
+            todo = _resume(path, agenda, retry_failed, adopt) if path.exists() else _begin(path, agenda)
         except (NnblipError, OSError) as error:
             problem = error
         except BaseException:
@@ -225,21 +233,29 @@ def _begin(path: Path, agenda: Agenda) -> list[int]:
     return list(range(len(agenda.examples)))
 
 
-def _resume(path: Path, agenda: Agenda, retry_failed: bool) -> list[int]:
+def _resume(path: Path, agenda: Agenda, retry_failed: bool, adopt: bool) -> list[int]:
     stored = fingerprint_of(path)
-    if different := _differences(stored, json.loads(json.dumps(agenda.fingerprint))):
+    different = _differing(stored, json.loads(json.dumps(agenda.fingerprint)))
+    if different and not (adopt and {*different} <= {*OWN_CODE}):
+        remedy = (
+            "The same command with --adopt (adopt=True) keeps its finished examples, if two of them traced again give"
+            " the same numbers; or choose another --out"
+            if {*different} <= {*OWN_CODE}
+            else "Choose another --out, or go back to what it was made with"
+        )
         raise ResultError(
-            f"{str(path)!r} was made otherwise, so this sweep cannot go on in it: {different}. Choose another --out,"
-            " or go back to what it was made with"
+            f"{str(path)!r} was made otherwise, so this sweep cannot go on in it: {_told(different)}. {remedy}"
         )
     for part in path.rglob("*.partial"):  # what a killed process was writing
         part.unlink(missing_ok=True)
     found = list(damages(path))
     if shared := [damage for damage in found if not damage.examples]:
         raise ResultError(f"{str(path)!r}: {shared[0]}; every example needs it, so move the store away and start anew")
+    again = sorted({number for damage in found for number in damage.examples})
+    if different:
+        adopt_store(path, agenda, stored, again)
     store = Store(path)
     if found:
-        again = sorted({number for damage in found for number in damage.examples})
         named = "; ".join(map(str, found[:5])) + (f"; and {len(found) - 5} more" if len(found) > 5 else "")
         warnings.warn(f"{path} is damaged, {len(again)} examples are done again: {named}", NnblipWarning, stacklevel=5)
         store.grow()
@@ -254,9 +270,14 @@ def _resume(path: Path, agenda: Agenda, retry_failed: bool) -> list[int]:
     return todo
 
 
-def _differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def _differing(stored: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What of two fingerprints differs: then, and now."""
     keys = [key for key in {**stored, **now} if stored.get(key) != now.get(key)]
-    return "; ".join(f"{key}: {stored.get(key)!r} -> {now.get(key)!r}" for key in keys)
+    return {key: (stored.get(key), now.get(key)) for key in keys}
+
+
+def _told(different: Mapping[str, tuple[Any, Any]]) -> str:
+    return "; ".join(f"{key}: {then!r} -> {now!r}" for key, (then, now) in different.items())
 
 
 # --- the work ----------------------------------------------------------------------------
