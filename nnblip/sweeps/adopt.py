@@ -35,6 +35,7 @@ def adopt(path: Path, agenda: Agenda, stored: dict[str, Any], damaged: Collectio
     done = [i for i, state in enumerate(store.status()) if state == DONE and i not in damaged]
     for number in done[:: max(1, len(done) - 1)][:AGAIN]:  # the first and the last
         row = store.row(agenda.trace(number))
+        row.pop("image", None)  # folders may move
         for key, value in row.items():
             kept = np.asarray(store.growing[key][number])[tuple(slice(size) for size in np.shape(value))]
             if difference := _difference(np.asarray(kept), np.asarray(value)):
