@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -40,16 +40,16 @@ class Example:
             the result.
     """
 
-    image: Any
+    image: ImageLike
     question: str
     answer: str | None = None
     question_type: str | None = None
     id: str | None = None
-    partner: Any = None
+    partner: ImageLike | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, given: Any) -> Example:
+    def of(cls, given: ExampleLike) -> Example:
         """An `Example` from (image, question), (image, question, answer), a mapping or a record.
 
         Raises:
@@ -69,7 +69,23 @@ class Example:
         )
 
 
-def load_image(image: Any) -> Image.Image:
+class Record(Protocol):
+    """An example of a data set's own class: anything with an image and a question."""
+
+    @property
+    def image(self) -> Any: ...
+
+    @property
+    def question(self) -> str: ...
+
+
+#: What may be given as an example.
+ExampleLike: TypeAlias = (
+    "Example | tuple[ImageLike, str] | tuple[ImageLike, str, str | None] | Mapping[str, Any] | Record"
+)
+
+
+def load_image(image: ImageLike) -> Image.Image:
     """A path, PIL image or array as an RGB picture, turned upright by its EXIF tag.
 
     Args:

@@ -11,8 +11,11 @@ import torch
 from nnblip.blip.inputs import Encoded
 from nnblip.blip.network import Blip
 from nnblip.blip.task import QuestionAnswering
+from nnblip.edges import KnockOutLike
 from nnblip.errors import ModelError
-from nnblip.noise import Noise
+from nnblip.examples import ImageLike
+from nnblip.noise import NoiseLike
+from nnblip.passes.settings import Settings
 from nnblip.runs import contexts
 from nnblip.sites import Site
 
@@ -78,7 +81,7 @@ class BlipVQA(Blip):
         if repo is None:
             self.name = demo.NAME
 
-    def answer(self, image: Any, question: str) -> Answer:
+    def answer(self, image: ImageLike, question: str) -> Answer:
         """What the model answers, and how probable it finds that.
 
         Raises:
@@ -135,7 +138,8 @@ class BlipVQA(Blip):
     # --- the two contexts ----------------------------------------------------------
 
     def clean(
-        self, image: Any, question: str | None = None, answer: str | None = None, *, knock_out: Any = (),
+        self, image: ImageLike | Encoded, question: str | None = None, answer: str | None = None, *,
+        knock_out: KnockOutLike = (),
         remote: bool | None = None, timeout: float | None = None,
     ) -> contexts.CleanRun:  # fmt: skip
         """A context manager: run the model as it is and save its clean states.
@@ -163,15 +167,15 @@ class BlipVQA(Blip):
         self,
         clean: contexts.CleanRun,
         nu: float,
-        seed: int = 0,
+        seed: int = Settings.seed,
         draw: int = 0,
-        noise: str | Noise = "multiplicative",
+        noise: NoiseLike = Settings.noise,
         restore: Site | Sequence[Site] | None = None,
-        partner: Any = None,
+        partner: ImageLike | None = None,
         *,
-        noise_at: str = "image_embeds",
-        freeze: Iterable[str] = (),
-        knock_out: Any = None,
+        noise_at: str = Settings.noise_at,
+        freeze: Iterable[str] = Settings.freeze,
+        knock_out: KnockOutLike | None = None,
         remote: bool | None = None,
         timeout: float | None = None,
     ) -> contexts.CorruptedRun:

@@ -152,7 +152,9 @@ def use_masked_attention() -> None:
     """
     from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
 
-    def text(self: Any, hidden_states: Any, attention_mask: Any = None, encoder_hidden_states: Any = None, **_: Any):
+    def text(
+        self: Any, hidden_states: Any, attention_mask: Any = None, encoder_hidden_states: Any = None, **_: Any
+    ) -> Any:
         states: Any = encoder_hidden_states
         mask, query = None, self.query(hidden_states)
         if isinstance(states, PerImage):
@@ -210,12 +212,12 @@ def describe(scene: scenes.Scene) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([shape_of[best + 1], color_of[best + 1], common], -1).astype(np.int8), np.array(counts, np.int8)
 
 
-def _pool_part(seed: int, start: int, stop: int) -> list[tuple]:
+def _pool_part(seed: int, start: int, stop: int) -> list[tuple[Any, ...]]:
     made = [scenes.scene(seed, i) for i in range(start, stop)]
     return [(s.pixels, *describe(s), len(s.objects), scenes.questions(s)) for s in made]
 
 
-def scene_pool(seed: int, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, np.ndarray, list]:
+def scene_pool(seed: int, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, np.ndarray, list[Any]]:
     """`count` scenes: pixels, patch labels, counts, number of objects, questions."""
     edges = list(range(0, count, 500)) + [count]
     with ProcessPoolExecutor() as workers:
@@ -248,7 +250,7 @@ class Batches:
         tokens = ["[CLS]", *question.replace("?", " ?").split(), "[SEP]"]
         return tuple(self.ids[t] for t in tokens), tuple(self.ids[t] for t in ["[DEC]", *answer.split(), "[SEP]"])
 
-    def at(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list, list]:
+    def at(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[Any], list[Any]]:
         """Pictures, patch labels, counts; the questions of the scenes, of the easy-VQA pictures."""
         rng = np.random.default_rng([self.seed, step])
         n_scenes, n_easy = self.sizes if step < self.turn else (self.sizes[0] // 2, self.sizes[1] + self.sizes[0] // 2)
@@ -307,7 +309,7 @@ def say(model: Any, states: Masked, ids: torch.Tensor) -> torch.Tensor:
     return model.text_decoder(input_ids=ids, encoder_hidden_states=states, use_cache=False).logits.float()
 
 
-def question_loss(model: Any, images: PerImage, rows: list) -> tuple[torch.Tensor, torch.Tensor]:
+def question_loss(model: Any, images: PerImage, rows: list[Any]) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean over rows of the answers' negative log-likelihood; which rows were right."""
     ids, target = (pad(list(part)) for part in zip(*rows, strict=True))
     logits = say(model, read(model, images, ids), target[:, :-1])
@@ -317,7 +319,9 @@ def question_loss(model: Any, images: PerImage, rows: list) -> tuple[torch.Tenso
 
 
 @torch.no_grad()
-def accuracy(model: Any, words: list[str], pixels: np.ndarray, asked: list[tuple[int, str, str, str]]) -> dict:
+def accuracy(
+    model: Any, words: list[str], pixels: np.ndarray, asked: list[tuple[int, str, str, str]]
+) -> dict[str, Any]:
     """Share of exactly right answers by type: {type: (accuracy, n)}.
 
     Teacher-forced and all tokens right up to [SEP]: the same rows as greedy decoding gets right.
@@ -334,7 +338,7 @@ def accuracy(model: Any, words: list[str], pixels: np.ndarray, asked: list[tuple
     return {kind: (round(float(np.mean(x)), 4), len(x)) for kind, x in sorted(score.items())}
 
 
-def report(model: Any, words: list[str], n_scenes: int) -> dict:
+def report(model: Any, words: list[str], n_scenes: int) -> dict[str, Any]:
     """Accuracy on data that training has not seen: scenes of another seed, easy-VQA's test split."""
     model.eval()
     made = [scenes.scene(TEST_SEED, i) for i in range(n_scenes)]
@@ -344,7 +348,7 @@ def report(model: Any, words: list[str], n_scenes: int) -> dict:
             kind = f"number {q.answer}" if q.type == "number" else q.type
             asked.append((i, q.question, q.answer, f"{kind}, {len(scene.objects)} objects"))
     fine = accuracy(model, words, np.stack([s.pixels for s in made]), asked)
-    coarse: dict[str, list] = defaultdict(list)
+    coarse: dict[str, list[Any]] = defaultdict(list)
     for name, (share, n) in fine.items():
         coarse[name.split(",")[0]].append((share, n))
     scene_table = {k: round(sum(s * n for s, n in v) / sum(n for _, n in v), 4) for k, v in coarse.items()}
@@ -502,7 +506,7 @@ def draw_example(model: Any, path: Path) -> None:
 
     example = nnblip.demo.examples()[0]
     tree = nnblip.causal_trace(model, [example], nu=5.0, draws=10)
-    parts = [Image.open(example.image).resize((640, 640), Image.Resampling.NEAREST)]
+    parts = [Image.open(str(example.image)).resize((640, 640), Image.Resampling.NEAREST)]
     for component in ("question_encoder", "answer_decoder"):
         memory = io.BytesIO()
         nnblip.plot.heatmap(tree, component).savefig(memory, dpi=150)

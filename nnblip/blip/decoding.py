@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -114,7 +115,9 @@ def _without(layers: Any, cuts: Cuts) -> Iterator[None]:
             handle.remove()
 
 
-def _hide(cut: Any, sublayer: str, attention: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+def _hide(
+    cut: np.ndarray, sublayer: str, attention: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     start, count = _fed(attention, args, kwargs, before=sublayer == "attention")
     part = cut[start : start + count]
     if sublayer == "attention":
@@ -122,13 +125,16 @@ def _hide(cut: Any, sublayer: str, attention: Any, args: tuple, kwargs: dict[str
     return args, with_cut(kwargs, sublayer, part, args[0])
 
 
-def _silence(dead: Any, sublayer: str, attention: Any, args: tuple, kwargs: dict[str, Any], output: tuple) -> tuple:
+def _silence(
+    dead: np.ndarray, sublayer: str, attention: Any, args: tuple[Any, ...], kwargs: dict[str, Any],
+    output: tuple[Any, ...],
+) -> tuple[Any, ...]:  # fmt: skip
     start, count = _fed(attention, args, kwargs, before=False)
     quiet = torch.from_numpy(dead[start : start + count])[:, None].to(output[0].device)
     return (output[0].masked_fill(quiet, 0), *output[1:])
 
 
-def _fed(attention: Any, args: tuple, kwargs: dict[str, Any], before: bool) -> tuple[int, int]:
+def _fed(attention: Any, args: tuple[Any, ...], kwargs: dict[str, Any], before: bool) -> tuple[int, int]:
     """Position of the first token that is fed, and how many are; `before` its own keys are in the cache."""
     known, count = kwargs["past_key_values"].get_seq_length(attention.layer_idx), args[0].shape[1]
     return (known if before else known - count), count

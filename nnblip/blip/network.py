@@ -15,6 +15,7 @@ from nnblip.blip import inputs, loading, upstream
 from nnblip.blip.inputs import Encoded
 from nnblip.blip.task import Task
 from nnblip.errors import InputError, ModelError, SiteError, one_of
+from nnblip.examples import ImageLike
 from nnblip.sites import IMAGE_KINDS, KINDS, PLACES, Extent
 
 
@@ -164,13 +165,15 @@ class Blip(upstream.HuggingFaceModel):
 
     # --- inputs --------------------------------------------------------------------
 
-    def encode(self, image: Any, question: str | None = None) -> Encoded:
+    def encode(self, image: ImageLike | Encoded, question: str | None = None) -> Encoded:
         """An image and a question as the model reads them; what this gave is taken as it is.
 
         Raises:
             InputError: for what it cannot read.
         """
-        if isinstance(image, Encoded) and question is None:
+        if isinstance(image, Encoded):
+            if question is not None:
+                raise InputError(f"question {question!r}: what encode(...) gave has its question already; leave it out")
             return image
         if self.processor is None:
             raise InputError(
@@ -179,7 +182,7 @@ class Blip(upstream.HuggingFaceModel):
             )
         return inputs.encode(self.processor, image, question or "", self.config.text_config.max_position_embeddings)
 
-    def encode_partner(self, image: Any, question: str) -> Encoded:
+    def encode_partner(self, image: ImageLike | None, question: str) -> Encoded:
         """Another image for noise "swap". Raises `InputError`, also if none is given."""
         if image is None:
             raise InputError(
@@ -218,7 +221,7 @@ class Blip(upstream.HuggingFaceModel):
             return len(kwargs["input_ids"])
         return super()._batch_size(*args, **kwargs)
 
-    def _batch(self, invokes: list[tuple], fn: Any) -> tuple:
+    def _batch(self, invokes: list[tuple[Any, Any]], fn: Any) -> tuple[Any, Any]:
         """(image, question) pairs, what `encode` gave, or a forward's own arguments, as one batch. Never pads."""
         if not invokes:
             return super()._batch(invokes, fn)

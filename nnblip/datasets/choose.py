@@ -15,7 +15,7 @@ from nnblip.blip.inputs import Encoded
 from nnblip.datasets.records import Dataset, Problem, lot, template_of
 from nnblip.datasets.vqa_accuracy import accuracy, normalized
 from nnblip.errors import InputError, whole
-from nnblip.examples import Example
+from nnblip.examples import Example, ExampleLike
 
 if TYPE_CHECKING:
     from nnblip.model import BlipVQA
@@ -55,7 +55,7 @@ class Chosen(Dataset):
         return f"kept {kept} of {kept + self.dropped} ({self.dropped} left out{unreadable})"
 
 
-def correct(model: BlipVQA, dataset: Dataset | Iterable[Any], progress: bool | None = None) -> Chosen:
+def correct(model: BlipVQA, dataset: Dataset | Iterable[ExampleLike], progress: bool | None = None) -> Chosen:
     """The examples that the model answers correctly.
 
     Correct means: with ten answers (`extra["answers"]`), VQA's soft accuracy is at least
@@ -93,7 +93,11 @@ def correct(model: BlipVQA, dataset: Dataset | Iterable[Any], progress: bool | N
 
 
 def partners(
-    model: BlipVQA, dataset: Dataset | Iterable[Any], seed: int = 0, tries: int = 20, progress: bool | None = None
+    model: BlipVQA,
+    dataset: Dataset | Iterable[ExampleLike],
+    seed: int = 0,
+    tries: int = 20,
+    progress: bool | None = None,
 ) -> Chosen:
     """The examples with a partner: another example's image, about which the model answers the question differently.
 
@@ -156,7 +160,7 @@ def partners(
     return _chosen(held, ((example, partial(match, example)) for example in examples), progress)
 
 
-def _as_dataset(given: Dataset | Iterable[Any]) -> Dataset:
+def _as_dataset(given: Dataset | Iterable[ExampleLike]) -> Dataset:
     """Examples of a plain list are named by their place, unless they have names."""
     if isinstance(given, Dataset):
         return given

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nnblip import effects
 from nnblip.effects import reading
 from nnblip.errors import InputError, ResultError, SettingError, one_of
-from nnblip.examples import load_image
+from nnblip.examples import ImageLike, load_image
 from nnblip.plot.common import (
     SMALL,
     TEXT,
@@ -41,7 +41,7 @@ _PIXELS = 1200  # of the longer side; more cannot be seen
 
 def picture(
     tree: xr.DataTree,
-    image: Any = None,
+    image: ImageLike | None = None,
     *,
     nu: float | None = None,
     layer: int | None = None,

@@ -15,9 +15,10 @@ from nnblip.blip.inputs import Encoded
 from nnblip.blip.network import Blip
 from nnblip.blip.vision import clean_at, damaged
 from nnblip.blip.vision import partner as partner_of
-from nnblip.edges import cuts
+from nnblip.edges import KnockOutLike, cuts
 from nnblip.errors import SettingError, SiteError, one_of
-from nnblip.noise import Noise, Swap, check_nu, get_noise
+from nnblip.examples import ImageLike
+from nnblip.noise import NoiseLike, Swap, check_nu, get_noise
 from nnblip.passes.engine import Forward, run_alone
 from nnblip.passes.plan import INPUT, Plan, Point, points, restore_in_place
 from nnblip.passes.states import States, skip_vision, start_vision, write_states
@@ -38,7 +39,7 @@ class CleanRun(Run):
     """
 
     def __init__(
-        self, model: Blip, encoded: Encoded, answer_ids: list[int] | None = None, knock_out: Any = (),
+        self, model: Blip, encoded: Encoded, answer_ids: list[int] | None = None, knock_out: KnockOutLike = (),
         backend: Any = None,
     ) -> None:  # fmt: skip
         super().__init__(model, encoded, knock_out, backend)
@@ -99,12 +100,12 @@ class CorruptedRun(Run):
         nu: float,
         seed: int,
         draw: int,
-        noise: str | Noise,
+        noise: NoiseLike,
         restore: Site | Iterable[Site] | None,
-        partner: Any = None,
+        partner: ImageLike | None = None,
         noise_at: str = "image_embeds",
         freeze: Iterable[str] = (),
-        knock_out: Any = None,
+        knock_out: KnockOutLike | None = None,
         backend: Any = None,
     ) -> None:
         if not isinstance(clean, CleanRun):

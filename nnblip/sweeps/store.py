@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -255,7 +255,7 @@ class Store:
             raise
 
 
-def dims_of(array: zarr.Array) -> tuple[str, ...]:
+def dims_of(array: zarr.Array[Any]) -> tuple[str, ...]:
     """An array's dimensions, as xarray notes them."""
     return tuple(array.attrs.get("_ARRAY_DIMENSIONS", ()))  # type: ignore[arg-type]
 
@@ -278,7 +278,7 @@ def _utf8(texts: Any) -> Any:
     return clean if np.ndim(texts) else clean.item()
 
 
-def _used(array: zarr.Array, taken: Any) -> int:
+def _used(array: zarr.Array[Any], taken: Callable[[np.ndarray], np.ndarray]) -> int:
     """How far along the last dimension any example has something."""
     most = 0
     for start in range(0, array.shape[0], array.chunks[0]):

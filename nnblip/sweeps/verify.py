@@ -73,7 +73,7 @@ def _is_sweep(path: Path) -> bool:
         return False
 
 
-def _in_block(path: Path, growing: dict[str, zarr.Array], start: int, step: int, sweep: bool) -> Iterator[Damage]:
+def _in_block(path: Path, growing: dict[str, zarr.Array[Any]], start: int, step: int, sweep: bool) -> Iterator[Damage]:
     rows: dict[str, np.ndarray] = {}
     here = range(start, min(start + step, next(iter(growing.values())).shape[0]))
     status: np.ndarray | None = None
@@ -159,7 +159,7 @@ def check_stored(path: Path, say: Callable[[str], Any]) -> bool:
     return True
 
 
-def _unreadable(array: zarr.Array, part: Any, into: dict[str, np.ndarray] | None = None, key: str = "") -> str:
+def _unreadable(array: zarr.Array[Any], part: Any, into: dict[str, np.ndarray] | None = None, key: str = "") -> str:
     """Why it cannot be read, "" if it can."""
     try:
         values = np.asarray(array[part])

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -20,7 +19,7 @@ from scipy.stats import spearmanr
 
 from nnblip import results
 from nnblip.errors import whole
-from nnblip.examples import Example
+from nnblip.examples import Example, ExampleLike
 from nnblip.model import BlipVQA
 from nnblip.noise import NoiseLike
 from nnblip.passes.gradients import Estimated, estimate
@@ -35,7 +34,7 @@ from nnblip.tracing.requests import Request, each, sending
 
 def attribution_trace(
     model: BlipVQA,
-    examples: Iterable[Any],
+    examples: Iterable[ExampleLike],
     nu: float | Sequence[float] = Settings.nu,
     draws: int = Settings.draws,
     noise: NoiseLike = Settings.noise,

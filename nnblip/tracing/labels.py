@@ -12,7 +12,7 @@ import xarray as xr
 from nnblip import results
 from nnblip.blip.inputs import Encoded, answer_tokens
 from nnblip.errors import SettingError
-from nnblip.examples import Example
+from nnblip.examples import Example, ImageLike
 from nnblip.model import BlipVQA
 from nnblip.passes.measure import Measured
 from nnblip.passes.settings import Settings
@@ -139,6 +139,6 @@ def _image_tokens(cells: Sequence[Cell], side: int) -> tuple[tuple[str, ...], tu
     return tuple(texts), tuple("[CLS]" if text == "[CLS]" else "image" for text in texts)
 
 
-def _image_name(image: Any) -> str:
+def _image_name(image: ImageLike) -> str:
     """The path, where there is one."""
     return str(image) if isinstance(image, str | Path) else str(getattr(image, "filename", "") or "")

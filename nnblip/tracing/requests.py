@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 from tqdm.auto import tqdm
 
 from nnblip.errors import STUMBLES, NnblipError, RemoteError, SettingError
-from nnblip.examples import Example
+from nnblip.examples import Example, ExampleLike
 from nnblip.model import BlipVQA
 from nnblip.passes.settings import IN_FLIGHT, Settings
 
@@ -122,7 +122,7 @@ def sending(model: BlipVQA, errand: str, *args: Any, timeout: float | None = Non
 
 
 def each(
-    examples: Iterable[Any],
+    examples: Iterable[ExampleLike],
     settings: Settings,
     begin: Callable[[Example, Callable[[], object]], Request[Result]],
     progress: bool | None,
@@ -146,7 +146,7 @@ def each(
     return [found[number] for number in range(len(given))]
 
 
-def several(examples: Iterable[Any]) -> list[Any]:
+def several(examples: Iterable[ExampleLike]) -> list[ExampleLike]:
     """The examples as a list. Raises `NnblipError` if there is none."""
     if isinstance(examples, tuple) and len(examples) in (2, 3) and isinstance(examples[1], str):
         raise SettingError("examples is a single (image, question): put it in a list, [(image, question)]")

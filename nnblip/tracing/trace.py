@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
+import xarray as xr
+
 from nnblip import results
 from nnblip.edges import KnockOutLike
 from nnblip.errors import SettingError
-from nnblip.examples import Example
+from nnblip.examples import Example, ExampleLike
 from nnblip.model import BlipVQA
 from nnblip.noise import NoiseLike
 from nnblip.passes.measure import Asked, measure
@@ -23,7 +25,7 @@ from nnblip.tracing.requests import Request, each, sending, several
 
 def causal_trace(
     model: BlipVQA,
-    examples: Iterable[Any],
+    examples: Iterable[ExampleLike],
     nu: float | Sequence[float] = Settings.nu,
     draws: int = Settings.draws,
     noise: NoiseLike = Settings.noise,
@@ -43,7 +45,7 @@ def causal_trace(
     remote: bool | None = None,
     timeout: float | None = None,
     blocking: bool = True,
-) -> Any:
+) -> xr.DataTree | Any:  # a `Job` if not blocking; as a union, every caller would have to tell them apart
     """Restore every state, one at a time, and measure how much of the answer returns.
 
     One pass of the model per (example, draw, ν) computes the whole map; the image

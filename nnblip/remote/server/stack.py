@@ -62,7 +62,7 @@ class Stack:
     ) -> None:  # fmt: skip
         self.keys, self.port, self.dtype, self.say = list(keys), port, dtype, say
         self.url = f"http://127.0.0.1:{port}"
-        self.processes: dict[str, subprocess.Popen] = {}
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.home, self.log = Path(), Path()
         self._before: set[int] = set()
 
@@ -183,7 +183,7 @@ class Stack:
                 found.add(known.get("model_key", ""))
         return found
 
-    def _spawn(self, name: str, command: Sequence[str]) -> subprocess.Popen:
+    def _spawn(self, name: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
         self.say(f"starting {name}")
         executable = shutil.which(command[0], path=self.env["PATH"])
         if executable is None:
