@@ -61,7 +61,7 @@ class Traced:
 
 
 def build(
-    traced: Sequence[Traced], nu: Sequence[float], draws: int, kinds: Sequence[str], attrs: dict[str, Any]
+    traced: Sequence[Traced], nu: Sequence[float], draws: int, kinds: Sequence[str], attrs: Mapping[str, Any]
 ) -> xr.DataTree:
     """The tree of the design from the numbers of each example; short questions are padded with NaN."""
     ids = [one.id for one in traced]
@@ -81,7 +81,7 @@ def build(
         "/corrupted": _dataset(np.stack([one.corrupted for one in traced], 1), DIMS["corrupted"]),
     }
     for name in traced[0].restored:
-        nodes[f"/{name}"] = _cells(traced) if name == CELLS_NODE else _map(traced, name, kinds)
+        nodes[f"/{name}"] = _map(traced, name, kinds) if name != CELLS_NODE else _cells(traced)
     return xr.DataTree.from_dict(nodes)
 
 

@@ -281,10 +281,10 @@ def strongest(
         effect = over_draws(effects[name].to_dataset()["probability"])
         share = over_draws(shares[name].to_dataset()["probability"]).transpose(*effect.dims).values
         probability = over_draws(node["probability"]).transpose(*effect.dims).values
-        labels = [effect[dim].values for dim in effect.dims]
+        labels = [effect[dim].values.tolist() for dim in effect.dims]
         texts = dict(zip(node["token"].values.tolist(), token_texts(node), strict=True))
         for index in map(tuple, np.argwhere(np.isfinite(effect.values))):
-            label = {dim: values[i].item() for dim, values, i in zip(effect.dims, labels, index, strict=True)}
+            label = {dim: values[i] for dim, values, i in zip(effect.dims, labels, index, strict=True)}
             sites.append(
                 SiteEffect(
                     component=name.removesuffix(HEADS_NODE),

@@ -28,7 +28,7 @@ from nnblip.passes.settings import Settings
 from nnblip.remote import errand
 from nnblip.sites import CellsLike
 from nnblip.tracing import provenance
-from nnblip.tracing.labels import distinct, labelled
+from nnblip.tracing.labels import labelled, result_of
 from nnblip.tracing.requests import Request, each, sending
 
 
@@ -82,7 +82,7 @@ def attribution_trace(
     attrs = provenance.attributes(
         model, noise=repr(settings.noise), seed=settings.seed, draws=settings.draws, roles=repr(settings.roles)
     )
-    tree = results.build(distinct(traced), settings.nu, settings.draws, settings.kinds, attrs | {"method": method})
+    tree = result_of(model, settings, traced, attrs | {"method": method})
     check = xr.Dataset({"rank_correlation": (("example", "nu", "draw"), np.stack(correlations))})
     check.rank_correlation.attrs["long_name"] = f"Spearman's correlation with {sample} exact cells"
     nodes = {path: node.to_dataset(inherit=False) for path, node in tree.subtree_with_keys}

@@ -21,9 +21,23 @@ from nnblip.sites import CELLS_NODE, HEADS_NODE, Cell, Extent, grid_of
 from nnblip.tracing import provenance
 
 
-def result_of(model: BlipVQA, settings: Settings, traced: Sequence[results.Traced]) -> xr.DataTree:
-    """The result of these examples."""
-    return results.build(traced, settings.nu, settings.draws, settings.kinds, attributes(model, settings))
+def result_of(
+    model: BlipVQA, settings: Settings, traced: Sequence[results.Traced], attrs: Mapping[str, Any] | None = None
+) -> xr.DataTree:
+    """The result of these examples, with the attributes of a trace or others.
+
+    Raises:
+        SettingError: if two examples have one id.
+    """
+    seen: set[str] = set()
+    for one in traced:
+        if one.id in seen:
+            raise SettingError(
+                f"two examples have the id {one.id!r}: the same image and question twice, or ids that repeat"
+            )
+        seen.add(one.id)
+    attrs = attributes(model, settings) if attrs is None else attrs
+    return results.build(traced, settings.nu, settings.draws, settings.kinds, attrs)
 
 
 def attributes(model: BlipVQA, settings: Settings) -> dict[str, Any]:
@@ -34,18 +48,6 @@ def attributes(model: BlipVQA, settings: Settings) -> dict[str, Any]:
         knock_out="; ".join(map(str, settings.knock_out)),
         roles=repr(settings.roles),
     )  # fmt: skip
-
-
-def distinct(traced: Sequence[results.Traced]) -> Sequence[results.Traced]:
-    """The same, if no two examples have one id. Raises `NnblipError`."""
-    seen: set[str] = set()
-    for one in traced:
-        if one.id in seen:
-            raise SettingError(
-                f"two examples have the id {one.id!r}: the same image and question twice, or ids that repeat"
-            )
-        seen.add(one.id)
-    return traced
 
 
 def labelled(model: BlipVQA, example: Example, settings: Settings, encoded: Encoded, found: Measured) -> results.Traced:

@@ -19,7 +19,7 @@ from nnblip.passes.settings import Settings
 from nnblip.remote import errand
 from nnblip.roles import RoleFunction
 from nnblip.sites import CellsLike
-from nnblip.tracing.labels import distinct, labelled, result_of
+from nnblip.tracing.labels import labelled, result_of
 from nnblip.tracing.requests import Request, each, sending, several
 
 
@@ -113,7 +113,7 @@ def causal_trace(
             raise SettingError("blocking=False: only a trace on a server can be left alone, with remote=True")
         return Job.submit(model, [Example.of(example) for example in several(examples)], settings)
     traced = each(examples, settings, partial(request, model, settings, timeout=timeout), progress, model.remote)
-    return result_of(model, settings, distinct(traced))
+    return result_of(model, settings, traced)
 
 
 def trace_example(

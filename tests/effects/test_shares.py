@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from nnblip import effects
+from nnblip import effects, results
 from nnblip.errors import NnblipError
 
 SMALL = {"layers": 3, "draws": 3}
@@ -86,6 +86,13 @@ def test_gamma_weighs_every_state_the_same():
     probability[..., 0, 0] = 0.75  # one state brings all back, and three of nine have no value
     probability[..., 0, 1:] = probability[..., 2, 2] = np.nan
     np.testing.assert_allclose(effects.gamma(tree)["answer_decoder"], 1 / 6)
+
+
+def test_strongest_of_a_stored_result_are_the_same(tmp_path):
+    tree = random_tree()
+    stored = results.open_result(results.save(tree, tmp_path / "result.zarr"))
+    one = dict(nu=5, example="example-0")
+    assert repr(effects.strongest(stored, 5, **one)) == repr(effects.strongest(tree, 5, **one))
 
 
 @quick
