@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 import warnings
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
@@ -92,7 +94,7 @@ def same_as_trace(tree: xr.DataTree, traced: xr.DataTree) -> None:
 
 
 def command(out: Path, n: int = 40, *more: str) -> list[str]:
-    return [__file__, "sweep", "scenes", "--n", str(n), "--draws", "1", "--out", str(out), *more]
+    return ["-m", "helpers.sweeps", "sweep", "scenes", "--n", str(n), "--draws", "1", "--out", str(out), *more]
 
 
 def environment() -> dict[str, str]:
@@ -104,6 +106,15 @@ def start(arguments: list[str], **options) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, *arguments], **options)
 
 
+def until(condition: Callable[[], object], process: subprocess.Popen | None = None) -> None:
+    """Wait for something that a thread or a process does, for as long as that lives."""
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert process is None or process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "it does not happen"
+        time.sleep(0.01)
+
+
 def main() -> int:
     import nnblip.datasets
     from nnblip.command.cli import main
@@ -113,8 +124,6 @@ def main() -> int:
 
     nnblip.datasets.open_dataset = open_dataset  # type: ignore[attr-defined]
     if seconds := float(os.environ.get("SLOWER", "0")):
-        import time
-
         import nnblip.sweeps.agenda as agenda
 
         trace = agenda.trace_example

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import oracle
 import pytest
-from helpers.numbers import agree, numbers
+from helpers.cells import agree, numbers
 from helpers.scenes import VISIBLE, visible
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

@@ -6,7 +6,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from helpers.numbers import agree, numbers
+from helpers.cells import agree, numbers
 from helpers.scenes import visible
 
 import nnblip

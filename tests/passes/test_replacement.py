@@ -5,7 +5,7 @@ from __future__ import annotations
 import oracle
 import pytest
 import torch
-from helpers.numbers import agree, numbers
+from helpers.cells import agree, numbers
 from helpers.scenes import VISIBLE, Truth, question_of
 
 import nnblip

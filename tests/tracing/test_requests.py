@@ -3,56 +3,57 @@
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
-import time
 
 import pytest
 from helpers.errands import Server
-from helpers.sweeps import Scenes, environment, same_arrays, same_as_trace
+from helpers.sweeps import Scenes, environment, same_arrays, same_as_trace, status, until
 
 import nnblip
 from nnblip.errors import InputError, NnblipError, RemoteError
-from nnblip.remote import client, errand
-from nnblip.sweeps.store import Store
+from nnblip.remote import client
 from nnblip.tracing.requests import Request, concurrently, one_by_one
 
 FEW = dict(nu=[5.0], draws=1, progress=False)
-
-
-def status(path):
-    return Store(path).status()
-
-
-@pytest.fixture(scope="module")
-def there():
-    return nnblip.BlipVQA(remote=True)
 
 
 @pytest.fixture
 def server(model, monkeypatch):
     one = Server(model)
     monkeypatch.setattr(client, "ask", one)
-    return one
+    yield one
+    one.close()
 
 
 # --- concurrently -------------------------------------------------------------------------------
 
 
-def sleeping(seconds):
-    return Request(lambda: time.sleep(seconds) or threading.current_thread(), lambda thread: thread)
+class Gates(dict[int, threading.Event]):
+    """An event for each request, which is answered once it is set."""
+
+    def __init__(self, number):
+        super().__init__((key, threading.Event()) for key in range(number))
+        self.threads: dict[int, threading.Thread] = {}
+
+    def ask(self, key):
+        self.threads[key] = threading.current_thread()
+        assert self[key].wait(120), "nobody lets this request be answered"
+        return threading.current_thread()
 
 
 def test_results_come_as_they_arrive_from_threads_and_are_read_in_this_one():
-    seconds, read = [0.4, 0.05, 0.2], []
+    gates, read = Gates(3), []
 
     def begin(key):
-        ask = sleeping(seconds[key]).ask
-        return Request(ask, lambda thread: (read.append(threading.current_thread()), thread)[1])
+        return Request(lambda: gates.ask(key), lambda thread: (read.append(threading.current_thread()), thread)[1])
 
-    found = [(key, result()) for key, result in concurrently(range(3), begin, 3)]
-    assert [key for key, _ in found] == [1, 2, 0]
-    threads = {thread for _, thread in found}
+    arrivals, threads = concurrently(range(3), begin, 3), set()
+    for expected in (1, 2, 0):
+        gates[expected].set()
+        key, result = next(arrivals)
+        assert key == expected
+        threads.add(result())
+    assert list(arrivals) == []
     assert len(threads) == 3 and threading.current_thread() not in threads
     assert all(thread.daemon for thread in threads)
     assert set(read) == {threading.current_thread()}
@@ -60,40 +61,48 @@ def test_results_come_as_they_arrive_from_threads_and_are_read_in_this_one():
 
 @pytest.mark.parametrize("most", [1, 3])
 def test_never_more_than_allowed_and_no_fewer(most):
-    now, seen, lock = [0], [], threading.Lock()
+    together, flying, seen = threading.Barrier(most), set(), []
 
-    def ask():
-        with lock:
-            now[0] += 1
-            seen.append(now[0])
-        time.sleep(0.05)
-        with lock:
-            now[0] -= 1
+    def begin(key):
+        flying.add(key)
+        seen.append(len(flying))
+        return Request(lambda: together.wait(120), bool)  # none is answered before as many as allowed are sent
 
-    assert len(list(concurrently(range(9), lambda key: Request(ask, bool), most))) == 9
-    assert max(seen) == most
+    for key, result in concurrently(range(9), begin, most):
+        flying.remove(key)
+        result()
+    assert len(seen) == 9 and max(seen) == most
 
 
 def test_who_says_stop_gets_what_is_in_flight_and_nothing_else():
-    go = [True]
-    got = []
-    for key, _ in concurrently(range(9), lambda key: sleeping(0.05 * (key + 1)), 3, lambda: go[0]):
-        got.append(key)
-        go[0] = False
-    assert got == [0, 1, 2]
+    gates, begun, go = Gates(9), [], True
+
+    def begin(key):
+        begun.append(key)
+        return Request(lambda: gates.ask(key), bool)
+
+    arrivals = concurrently(range(9), begin, 3, lambda: go)
+    for key in range(3):
+        gates[key].set()
+        assert next(arrivals)[0] == key
+        go = False
+    assert list(arrivals) == [] and begun == [0, 1, 2]
     assert list(one_by_one(range(3), lambda key: int, lambda: False)) == []
 
 
 def test_errors_belong_to_their_key_and_faults_of_the_server_come_last():
+    gates = Gates(4)
+
     def gone():
-        time.sleep(0.05)
+        gates.ask(1)
         raise RemoteError("gone")
 
     def begin(key):
         if key == 0:
             raise InputError("no image")
-        return Request(gone, bool) if key == 1 else sleeping([0, 0, 0, 0.1][key])
+        return Request(gone if key == 1 else lambda: gates.ask(key), bool)
 
+    gates[2].set()
     results = []
     for key, result in concurrently(range(4), begin, 4):
         try:
@@ -101,7 +110,12 @@ def test_errors_belong_to_their_key_and_faults_of_the_server_come_last():
             results.append((key, ""))
         except NnblipError as error:
             results.append((key, str(error)))
-        time.sleep(0.3)  # what is in flight arrives meanwhile
+        if key == 2:  # the others arrive meanwhile
+            gates[1].set()
+            gates[3].set()
+            until(lambda: len(gates.threads) == 3)
+            for thread in gates.threads.values():
+                thread.join()
     assert results == [(0, "no image"), (2, ""), (3, ""), (1, "gone")]
 
 
@@ -113,7 +127,6 @@ def test_sessions_open_in_many_threads_and_each_gets_its_own_answer(there, monke
         text = tracer.info.frame.f_locals["args"][0]
         blob = self._serialize(tracer)
         sizes.add(len(blob) // 10_000)
-        time.sleep(0.001)
         return {"found": {"result": f"answer to {text}"}}
 
     monkeypatch.setattr(client.Backend, "request", request)
@@ -137,10 +150,12 @@ def test_sessions_open_in_many_threads_and_each_gets_its_own_answer(there, monke
 
 
 def test_a_remote_trace_keeps_its_order(model, there, server):
-    server.seconds = lambda number: 0.5 if number == 0 else 0.0
+    server.before = lambda number: server.wait(
+        lambda: server.asked >= 4 if number else len(server.answered) == 4  # all are sent, and the first comes last
+    )
     examples = Scenes.of(5)
     found = nnblip.causal_trace(there, examples, **FEW)
-    assert server.answered[0] != 0 and server.most == 4
+    assert server.answered[-1] == 0 and server.most == 4
     same_as_trace(found, nnblip.causal_trace(model, examples, **FEW))
 
 
@@ -154,20 +169,22 @@ def test_an_error_names_its_example(there, server, tmp_path):
 # --- sweeps --------------------------------------------------------------------------------
 
 
-def test_a_sweep_keeps_several_in_flight_and_ends_in_the_same_numbers(model, there, server, tmp_path):
-    server.seconds = lambda number: 0.3 if number % 3 == 0 else 0.02
+def test_a_sweep_keeps_several_in_flight_and_ends_in_the_same_numbers(model, there, server, monkeypatch, tmp_path):
+    def before(number):  # 0 is the hash of the weights, 1 the probe for the layout; 2, 3 and 4 go together
+        if number in (2, 3, 4):
+            server.wait(lambda: server.asked >= 5 if number > 2 else len(server.answered) == 9)
+
+    server.before = before
     examples = Scenes.of(8)
     tree = nnblip.sweep(there, examples, tmp_path / "there.zarr", **FEW, in_flight=3)
-    assert server.most == 3 and server.answered != sorted(server.answered)
+    assert server.most == 3 and server.answered[-1] == 2
     effect = nnblip.causal_trace(model, examples, **FEW)
     assert float(abs(effect["clean"].probability - effect["corrupted"].probability).max()) > 0.1
     same_as_trace(tree, effect)
     one = Server(model)
-    client.ask, before = one, client.ask
-    try:
-        nnblip.sweep(there, examples, tmp_path / "alone.zarr", **FEW, in_flight=1)
-    finally:
-        client.ask = before
+    monkeypatch.setattr(client, "ask", one)
+    nnblip.sweep(there, examples, tmp_path / "alone.zarr", **FEW, in_flight=1)
+    one.close()
     assert one.most == 1
     same_arrays(tmp_path / "there.zarr", tmp_path / "alone.zarr")
 
@@ -192,28 +209,24 @@ def test_an_example_that_fails_is_marked_and_the_others_are_not(there, server, t
 def test_a_fault_of_the_server_writes_what_has_arrived_and_marks_nothing(model, there, server, monkeypatch, tmp_path):
     examples, out = Scenes.of(8), tmp_path / "x.zarr"
 
-    def falls(*args, **options):
-        # 0 is the probe; 1 and 2 answer, then the server is gone
-        if server.asked == 4:
-            server.asked += 1
-            time.sleep(0.4)
+    def before(number):  # 0 is the hash of the weights, 1 the probe; 2, 3 and 4 answer, then the server is gone
+        if number == 5:
+            for thread in server.threads[2:5]:
+                thread.join()
             raise RemoteError("the server is gone")
-        return server(*args, **options)
+        if number > 5:
+            server.wait(lambda: False)
 
-    hashed = errand.weights(model)
-    monkeypatch.setattr(
-        client, "ask", lambda m, name, *a, **o: hashed if name == "weights" else falls(m, name, *a, **o)
-    )
-    server.seconds = lambda number: 5.0 if number > 4 else 0.0
-    began = time.monotonic()
+    server.before = before
     with pytest.raises(RemoteError, match="the server is gone"):
         nnblip.sweep(there, examples, out, **FEW, in_flight=4)
-    assert time.monotonic() - began < 4, "what is not there yet is not waited for"
+    assert not server.closed and server.now > 0, "what is not there yet is not waited for"
     found = status(out)
     assert "failed" not in found and found.count("done") == 3
-    server.seconds = lambda number: 0.0
-    monkeypatch.setattr(client, "ask", server)
+    one = Server(model)
+    monkeypatch.setattr(client, "ask", one)
     tree = nnblip.sweep(there, examples, out, **FEW)
+    one.close()
     same_as_trace(tree, nnblip.causal_trace(model, examples, **FEW))
 
 
@@ -232,46 +245,18 @@ def test_a_dead_server_is_not_asked_about_every_example(there, monkeypatch, tmp_
     assert asked == ["traces"] and not (tmp_path / "x.zarr").exists()
 
 
-PROGRAM = """
-    import sys
-    import nnblip
-    from nnblip.remote import client
-    from helpers.sweeps import Scenes
-    from helpers.errands import Server
-
-    seconds, few = float(sys.argv[1]), dict(nu=[5.0], draws=1, progress=False)
-    client.ask = Server(nnblip.BlipVQA(), lambda number: seconds if number > 3 else 0.0)
-    try:
-        nnblip.sweep(nnblip.BlipVQA(remote=True), Scenes.of(16), {out!r}, **few, in_flight=3)
-    except KeyboardInterrupt as stop:
-        print(stop, flush=True)
-        sys.exit(130)
-"""
-
-
-@pytest.mark.parametrize(
-    ("how", "seconds", "least"), [(signal.SIGTERM, 2.0, 5), (signal.SIGINT, 60.0, 2)], ids=["SIGTERM", "Ctrl-C"]
-)
-def test_a_stopped_sweep_goes_on(model, there, server, tmp_path, how, seconds, least):
+@pytest.mark.parametrize(("how", "done"), [(signal.SIGTERM, 5), (signal.SIGINT, 2)], ids=["SIGTERM", "Ctrl-C"])
+def test_a_stopped_sweep_goes_on(model, there, server, tmp_path, how, done):
     """SIGTERM waits for what is in flight and writes it; Ctrl-C does not, and the process ends at once."""
-    out, program = tmp_path / "x.zarr", tmp_path / "program.py"
-    program.write_text(textwrap.dedent(PROGRAM.format(out=str(out))))
-    process = subprocess.Popen(
-        [sys.executable, program, str(seconds)], env=environment(), stdout=subprocess.PIPE, text=True
-    )
-    while not out.exists() or status(out).count("done") < 2:
-        assert process.poll() is None
-        time.sleep(0.02)
-    time.sleep(0.5)
-    began = time.monotonic()
+    out = tmp_path / "x.zarr"
+    command = [sys.executable, "-m", "helpers.errands", str(out), str(tmp_path)]
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True)
+    until(lambda: len(list(tmp_path.glob("asked-*"))) == 3, process)
     process.send_signal(how)
-    said, _ = process.communicate(timeout=30)
-    assert process.returncode == 130 and "of 16 examples finished; the same command goes on" in said
-    assert how != signal.SIGINT or time.monotonic() - began < 10
-    done = status(out).count("done")
-    assert f"stopped with {done} of 16" in said and "failed" not in status(out)
-    assert least <= done <= 8
-    server.seconds = lambda number: 0.0
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 130
+    assert f"stopped with {done} of 16 examples finished; the same command goes on" in said
+    assert status(out) == ["done"] * done + ["pending"] * (16 - done)
     examples = Scenes.of(16)
     tree = nnblip.sweep(there, examples, out, **FEW)
     assert len(server.answered) == 16 - done + 1  # and the hash of the weights

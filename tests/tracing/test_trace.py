@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from helpers.numbers import agree, numbers
+from helpers.cells import agree, numbers
 from helpers.scenes import VISIBLE, Truth, question_of, visible
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st

@@ -79,7 +79,7 @@ def test_agrees_with_the_oracle(far, seen):
             where = {n: int(rng.integers(node.sizes[n])) for n in ("layer", "token", "head") if n in node.sizes}
             expected = truth.restored(truth.noisy(nu, draw=draw), Site(component, kind, **where))
             found = node.isel(example=0).sel(nu=nu, draw=draw, kind=kind, **where)
-            # float32 itself is no better, see `helpers.numbers.agree`
+            # float32 itself is no better, see `helpers.cells.agree`
             for name, close in {"probability": 3e-5, "log_probability": 1e-3, "logit_difference": 1e-3}.items():
                 assert float(found[name]) == pytest.approx(getattr(expected, name), abs=close), (kind, where, name)
 
