@@ -114,7 +114,7 @@ def sweep(
             is written when it arrives. Here examples are traced one after the other, whatever it is.
 
     Returns:
-        The tree of the design (README, "Results"), opened lazily, with the coordinates `status`
+        The result tree (docs/results.md), opened lazily, with the coordinates `status`
         ("done", "failed") and `error` on `example` besides.
 
     Raises:
