@@ -190,7 +190,7 @@ def unit_noise(
         noise: the kind.
         shape: (1, patches, hidden).
         seed: the run's seed.
-        example: the example's content hash (`nnblip.inputs.Encoded.key`), so that the order
+        example: the example's content hash (`nnblip.blip.inputs.Encoded.key`), so that the order
             of a data set does not matter.
         draw: the number of the draw, from 0.
     """

@@ -17,7 +17,7 @@ import xarray as xr
 from nnblip.errors import STUMBLES, NnblipError, ResultError
 from nnblip.sites import CELLS_NODE, COMPONENTS, HEAD_KINDS, HEADS_NODE, IMAGE_KINDS, Cell, describe
 
-VARIABLES = ("probability", "log_probability", "logit_difference")  # `nnblip.outcome.NAMES`, without torch
+VARIABLES = ("probability", "log_probability", "logit_difference")  # `nnblip.blip.outcome.NAMES`, without torch
 #: Dimensions of the nodes that are always there, and of a component's node.
 DIMS = {"clean": ("example",), "corrupted": ("example", "nu", "draw")}
 COMPONENT_DIMS = ("example", "nu", "draw", "kind", "layer", "token")

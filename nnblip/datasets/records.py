@@ -119,8 +119,8 @@ class Dataset:
 
         Args:
             question_type: one type or several.
-            template: a question in which `*` stands for one or more words, such as "what is
-                the color of the *". Upper and lower case, and punctuation at the end, are alike.
+            template: a question in which `*` stands for one or more words, such as
+                `what is the color of the *`. Upper and lower case, and punctuation at the end, are alike.
             words: how many words parted by spaces the question has; a number, or several such as range(5, 8).
             tokens: how many tokens `model` reads, [CLS] and [SEP] included; a number or several.
             model: the model whose tokens are counted.
@@ -190,7 +190,7 @@ def lot(seed: int, *names: str | None) -> bytes:
 
 
 def template_of(question: str) -> str:
-    """A question with `*` for its content words: "what is the color of the *".
+    """A question with `*` for its content words: `what is the color of the *`.
 
     What stays are question words, attribute words (color, shape, ...) and function words,
     see `nnblip.roles`.

@@ -131,7 +131,7 @@ class Backend(upstream.RemoteBackend):
 
 
 def ask(model: Blip, name: str, *args: Any, timeout: float | None = None, **options: Any) -> Any:
-    """Run a function of `nnblip.errand` on the server.
+    """Run a function of `nnblip.remote.errand` on the server.
 
     Returns:
         Its result; of a request that is not blocking, the backend, with the job's id.

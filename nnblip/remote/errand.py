@@ -59,7 +59,7 @@ def equip(model: Blip, processor: bytes) -> None:
 
 
 def nothing(model: Blip) -> None:
-    """On the server: only what `nnblip.envelope` checks before any errand."""
+    """On the server: only what `nnblip.runs.envelope` checks before any errand."""
 
 
 def weights(model: Blip) -> str:

@@ -120,7 +120,7 @@ def sweep(
             traced again, give the same numbers bit for bit.
 
     Returns:
-        The tree of the design (README, "Results"), opened lazily, with the coordinates `status`
+        The result tree (docs/results.md), opened lazily, with the coordinates `status`
         ("done", "failed") and `error` on `example` besides.
 
     Raises:

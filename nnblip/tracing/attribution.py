@@ -5,7 +5,7 @@ is estimated as (clean − corrupted) · gradient of the outcome with respect to
 the corrupted run. With m steps the gradient is averaged over m runs whose image embeddings
 lie evenly between corrupted and clean (integrated gradients, as in EAP-IG, Hanna et al.
 2403.17806). It has false negatives (Kramár et al. 2403.00745), so its rank correlation with
-exact cells is always measured beside it. What runs where the model is: `nnblip.gradients`.
+exact cells is always measured beside it. What runs where the model is: `nnblip.passes.gradients`.
 """
 
 from __future__ import annotations

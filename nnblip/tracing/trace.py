@@ -50,7 +50,7 @@ def causal_trace(
 
     One pass of the model per (example, draw, ν) computes the whole map; the image
     embeddings of an example are computed once. Method: Palit et al. 2023; one-pass plan:
-    `nnblip.plan`.
+    `nnblip.passes.plan`.
 
     Args:
         model: a `BlipVQA`.
@@ -90,7 +90,7 @@ def causal_trace(
         blocking: if not, send one request for all examples to the server and do not wait for it.
 
     Returns:
-        The tree of the design (README, "Results"): nodes `/clean`, `/corrupted`, one for each
+        The result tree (docs/results.md): nodes `/clean`, `/corrupted`, one for each
         component with dims (example, nu, draw, kind, layer, token), one for its heads if
         their kinds are asked for, `/cells` if cells are; variables `probability`,
         `log_probability`, `logit_difference`, float32. The attribute `direction` says what

@@ -1,4 +1,4 @@
-"""README "On a server": its snippets, and its commands in a shell; what installs is scripts/test-remote's."""
+"""docs/server.md: its snippets, and its commands in a shell; what installs is scripts/test-remote's."""
 
 import os
 import re
@@ -17,7 +17,7 @@ from nnblip.remote.server.stack import PORT, check_free, free_port
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "docs" / "server.md").read_text(), re.DOTALL)
 
 
 def lines() -> list[str]:

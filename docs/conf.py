@@ -1,0 +1,71 @@
+"""Sphinx: pages in Markdown, the reference from the docstrings. Built by scripts/docs."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from sphinx.ext.napoleon import GoogleDocstring
+
+import nnblip
+
+project = "nnblip"
+author = copyright = "The nnblip developers"
+version = release = nnblip.__version__
+
+extensions = [
+    "cyclopts.ext.sphinx",
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["_build"]
+myst_heading_anchors = 3
+smartquotes = False
+
+html_theme = "furo"
+html_title = f"nnblip {version}"
+html_static_path = ["_static"]
+html_css_files = ["nnblip.css"]
+html_theme_options = {
+    "source_repository": "https://github.com/nnblip/nnblip/",
+    "source_branch": "main",
+    "source_directory": "docs/",
+    "light_css_variables": {"color-brand-primary": "#3b528b", "color-brand-content": "#31688e"},
+    "dark_css_variables": {"color-brand-primary": "#5ec962", "color-brand-content": "#35b779"},
+}
+
+# --- the reference -------------------------------------------------------------------
+
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+python_use_unqualified_type_names = True
+maximum_signature_line_length = 80
+napoleon_numpy_docstring = False
+napoleon_use_param = False
+#: `This` in a docstring is code, and a link where it names something in the reference.
+default_role = "py:obj"
+#: Every other name has to be there, except those of other packages and what a signature names that is not public.
+nitpick_ignore_regex = [
+    ("py:obj", ".*"),
+    ("py:class", r"(collections|jaxtyping|matplotlib|numpy|pathlib|torch|xarray)\..*|Tensor|.*\[str|'1 .*'"),
+]
+
+
+def _returns(self: Any, *_: Any) -> list[tuple[str, str, list[str]]]:
+    """What our docstrings return is prose: what stands before a colon is no type."""
+    return [("", "", self._dedent(self._consume_to_next_section()))]
+
+
+GoogleDocstring._consume_returns_section = _returns  # type: ignore[method-assign]
+
+
+def _as_rst(_app: Any, _what: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:
+    """Code with an ending, such as `Example`s, is no markup of reStructuredText, which wants a space there."""
+    lines[:] = [re.sub(r"(`[^`]+`)(?=\w)", r"\1\ ", line) for line in lines]
+
+
+def setup(app: Any) -> None:
+    app.connect("autodoc-process-docstring", _as_rst, priority=400)  # before napoleon
