@@ -120,3 +120,13 @@ def cuts(knock_outs: Sequence[KnockOut], extent: Extent) -> Cuts:
             cut = found.setdefault((component, sublayer, layer), np.zeros((sizes["target"], sizes["source"]), bool))
             cut[np.ix_(places["target"], places["source"])] = True
     return found
+
+
+def at_length(every_cut: Cuts, answer_tokens: int) -> Cuts:
+    """The same cuts while an answer has only so many tokens."""
+    return {
+        (component, sublayer, layer): cut
+        if component != "answer_decoder"
+        else cut[:answer_tokens, : answer_tokens if sublayer == "attention" else None]
+        for (component, sublayer, layer), cut in every_cut.items()
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -50,21 +50,37 @@ def decode(
         cuts: attention edges that the answer decoder does without.
     """
     text = module.config.text_config
-    said = list(said)
-    limit = longest_answer(module.config)
+
+    def following(said: list[int]) -> Tensor:
+        nonlocal cache
+        fed = [text.bos_token_id, *said] if cache is None else said[-1:]
+        out = module.text_decoder(
+            input_ids=torch.tensor([fed], device=question_states.device),
+            encoder_hidden_states=question_states,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        cache = out.past_key_values
+        return out.logits[0, -1]
+
     with _without(module.text_decoder.bert.encoder.layer, cuts or {}):
-        while len(said) < limit:
-            fed = [text.bos_token_id, *said] if cache is None else said[-1:]
-            out = module.text_decoder(
-                input_ids=torch.tensor([fed], device=question_states.device),
-                encoder_hidden_states=question_states,
-                past_key_values=cache,
-                use_cache=True,
-            )
-            cache, token = out.past_key_values, int(out.logits[0, -1].argmax())
-            if token == text.sep_token_id:
-                return said
-            said.append(token)
+        return greedy(following, said, module.config)
+
+
+def greedy(following: Callable[[list[int]], Float[Tensor, " word"]], said: list[int], config: Any) -> list[int]:
+    """Go on answering with the likeliest token again and again, up to [SEP] or the longest answer.
+
+    Args:
+        following: the logits of the token that follows an answer so far.
+        said: the answer so far.
+        config: the model's.
+    """
+    said, limit = list(said), longest_answer(config)
+    while len(said) < limit:
+        token = int(following(said).argmax())
+        if token == config.text_config.sep_token_id:
+            return said
+        said.append(token)
     warnings.warn(
         f"the answer did not end within {limit} tokens and counts as it is so far",
         NnblipWarning,
@@ -79,17 +95,25 @@ def said_after(module: Any, ending: Ending, answer_ids: Sequence[int], cuts: Cut
     The keys and values of the pass carry its interventions, so what follows the first
     disagreement is decoded with them in place.
     """
-    said: list[int] = []
-    for position, expected in enumerate(answer_ids):
-        token = int(ending.logits[0, position].argmax())
-        if token == module.config.text_config.sep_token_id:
-            return said
-        said.append(token)
-        if token != expected:
-            break
+    said, over = said_in(ending.logits, answer_ids, module.config)
+    if over:
+        return said
     if unused := len(answer_ids) - len(said):
         ending.cache.crop(-unused)
     return decode(module, ending.question_states, said, ending.cache, cuts)
+
+
+def said_in(logits: Float[Tensor, "1 position word"], answer_ids: Sequence[int], config: Any) -> tuple[list[int], bool]:
+    """What a pass with an answer teacher-forced says up to the first disagreement, and whether it ends there."""
+    said: list[int] = []
+    for position, expected in enumerate(answer_ids):
+        token = int(logits[0, position].argmax())
+        if token == config.text_config.sep_token_id:
+            return said, True
+        said.append(token)
+        if token != expected:
+            break
+    return said, False
 
 
 def longest_answer(config: Any) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nnblip.blip import inputs, loading, upstream
+from nnblip.blip import decoding, inputs, loading, upstream
 from nnblip.blip.inputs import Encoded
 from nnblip.blip.task import Task
 from nnblip.errors import InputError, ModelError, SiteError, one_of
@@ -251,7 +252,11 @@ class Blip(upstream.HuggingFaceModel):
 
     @torch.no_grad()
     def image_embeds(self, encoded: Encoded) -> Float[Tensor, "1 patch hidden"]:
-        """The vision model's output, from a plain forward pass."""
+        """The vision model's output, from a plain forward pass; of an edited model, with its edits."""
+        if upstream.is_edited(self):
+            with self.trace(**self.forward_inputs(encoded, []), remote=False):
+                embeds = self.image_encoder.output.last_hidden_state.save()
+            return embeds
         vision = self._module.vision_model
         return vision(encoded.pixel_values.to(vision.device)).last_hidden_state
 
@@ -259,17 +264,47 @@ class Blip(upstream.HuggingFaceModel):
     def own_answer(
         self, encoded: Encoded, image_embeds: Float[Tensor, "1 patch hidden"], empty: bool = False
     ) -> list[int]:
-        """The model's own answer, decoded greedily.
+        """The model's own answer, decoded greedily; of an edited model, with its edits at each token.
 
         Raises:
             InputError: if the model answers nothing at all ([SEP] at once), unless `empty` allows it.
         """
-        said = self.task.own_answer(self._module, encoded, image_embeds)
+        if upstream.is_edited(self):
+            said = decoding.greedy(partial(self.following, encoded), [], self.config)
+        else:
+            said = self.task.own_answer(self._module, encoded, image_embeds)
         if not said and not empty:
             raise InputError(
                 f"the model answers nothing to {encoded.question!r} ([SEP] at once): give an answer to trace"
             )
         return said
+
+    @torch.no_grad()
+    def following(
+        self, encoded: Encoded, said: Sequence[int], question_states: Float[Tensor, "1 token hidden"] | None = None
+    ) -> Float[Tensor, " word"]:
+        """The logits of the token that follows an answer so far, from a pass of its own with the model's edits.
+
+        With `question_states`, what the question encoder hands over is these.
+        """
+        layers = self.config.text_config.num_hidden_layers
+        with self.trace(**self.forward_inputs(encoded, [*said, 0]), use_cache=False, remote=False):
+            if question_states is not None:
+                self.write_state(self.task.text_components[0], "block", layers - 1, question_states)
+            logits = self.task.logits(self).save()
+        return logits[0, -1]
+
+    @upstream.traceable
+    def generate(self, **inputs: Any) -> Tensor:
+        """The answer's tokens as transformers generates them, (1, tokens), [DEC] first.
+
+        `with model.generate(image, question) as tracer:` is nnsight's own: every module is reached once for each
+        token, `for step in tracer.iter[:]` goes through them, and `tracer.result` are the tokens. Further arguments,
+        such as `max_new_tokens`, go to transformers' `generate`.
+        """
+        inputs.pop("decoder_input_ids", None)  # it begins with [DEC] itself
+        tokens: Tensor = self._module.generate(**inputs)
+        return tokens
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of answer tokens; nothing on a server, which has no processor."""

@@ -61,7 +61,11 @@ class Task(Protocol):
         """What the model would say greedily after a pass with an answer teacher-forced."""
         ...
 
-    def ending(self, model: Any) -> decoding.Ending:
+    def handed_over(self, model: Any) -> Any:
+        """Inside a trace: what the components before hand to the decoder, (row, token, hidden)."""
+        ...
+
+    def ending(self, model: Any, handed_over: Any) -> decoding.Ending:
         """Inside a trace: what `said` needs of a pass."""
         ...
 
@@ -112,9 +116,12 @@ class QuestionAnswering:
     def said(self, module: Any, ending: decoding.Ending, answer_ids: Sequence[int], cuts: Cuts) -> list[int]:
         return decoding.said_after(module, ending, answer_ids, cuts)
 
-    def ending(self, model: Any) -> decoding.Ending:
-        states, output = model.text_encoder.output.last_hidden_state, model.text_decoder.output
-        return decoding.Ending(output.logits.detach(), states.detach(), output.past_key_values)
+    def handed_over(self, model: Any) -> Any:
+        return model.text_encoder.output.last_hidden_state
+
+    def ending(self, model: Any, handed_over: Any) -> decoding.Ending:
+        output = model.text_decoder.output
+        return decoding.Ending(output.logits.detach(), handed_over.detach(), output.past_key_values)
 
     def longest_answer(self, config: Any) -> int:
         return decoding.longest_answer(config)

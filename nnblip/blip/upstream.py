@@ -14,7 +14,8 @@ from typing import Any
 from nnsight.intervention.backends.local import LocalSimulationBackend as LocalSimulationBackend
 from nnsight.intervention.backends.remote import RemoteBackend as RemoteBackend
 from nnsight.intervention.backends.remote import RemoteError as ServerSays
-from nnsight.intervention.interleaver import Mediator
+from nnsight.intervention.envoy import traceable as traceable
+from nnsight.intervention.interleaver import Mediator, OutOfOrderError
 from nnsight.intervention.serialization import dumps, reduce_block
 from nnsight.intervention.serialization import loads as loads
 from nnsight.intervention.tracer import InterleavingTracer as InterleavingTracer
@@ -28,10 +29,12 @@ from nnsight.schema.response import Status as Status
 from nnsight.tracing.tracer import push_result, save
 from nnsight.tracing.util import push
 
+from nnblip.errors import SettingError
+
 __all__ = [
     "CONFIG", "HuggingFaceModel", "InterleavingTracer", "LocalSimulationBackend", "RemoteBackend", "ResponseModel",
-    "ServerSays", "Status", "bring_back", "dumps", "lines_kept", "loads", "pack", "real_device", "run_beside",
-    "served_class", "skip", "status_code", "unpack",
+    "ServerSays", "Status", "bring_back", "dumps", "edits_of", "edits_served", "is_edited", "lines_kept", "loads",
+    "pack", "real_device", "run_beside", "served_class", "skip", "status_code", "traceable", "unpack",
 ]  # fmt: skip
 
 # --- a pass --------------------------------------------------------------------------
@@ -79,6 +82,38 @@ def run_beside(
 def skip(module: Any, value: Any) -> None:
     """Inside a trace: this value in place of what the module's forward would give."""
     module.skip(value)
+
+
+def is_edited(model: Any) -> bool:
+    """Whether interventions are stored on a model, which every run of it then has (`model.edit()`)."""
+    return bool(model._edits)
+
+
+def edits_of(model: Any) -> list[tuple[str, dict[str, Any]]]:
+    """The source of each block that `model.edit()` stored, and the values that it refers to by name."""
+    found = []
+    for edit in model._edits:
+        source, globals_, locals_ = reduce_block(edit.node, edit.glbls, edit.lcls)
+        found.append((source.strip(), {**globals_, **locals_}))
+    return found
+
+
+@contextmanager
+def edits_served(model: Any) -> Iterator[None]:
+    """Around a pass in which some modules do not run as they would: an edit there would have no effect.
+
+    Raises:
+        SettingError: if an edit waits for such a module.
+    """
+    try:
+        yield
+    except OutOfOrderError as error:
+        if not is_edited(model):
+            raise
+        raise SettingError(
+            f"an edit of this model is at a place that a trace of many cells does not run ({error}); edit what its"
+            " sublayer gives instead, such as crossattention.output"
+        ) from error
 
 
 def bring_back(tracer: InterleavingTracer, name: str, value: Any) -> None:

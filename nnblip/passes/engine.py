@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from nnblip.blip.decoding import greedy
 from nnblip.blip.inputs import Encoded
 from nnblip.blip.network import Blip
 from nnblip.blip.outcome import Outcome
-from nnblip.blip.upstream import skip
+from nnblip.blip.upstream import edits_served, skip
 from nnblip.edges import Cuts
 from nnblip.passes.plan import INPUT, Plan, Point, make_plans
 from nnblip.passes.states import States, cut_attention, quiet_dead, skip_vision, start_vision, write_states
@@ -65,6 +66,22 @@ def run_alone(model: Blip, forward: Forward) -> tuple[States, Float[Tensor, "1 p
     return states, logits[:1]
 
 
+def own_answer(model: Blip, forward: Forward, cuts_of: Callable[[int], Cuts]) -> list[int]:
+    """What the model says greedily with edges cut, [SEP] left out: a pass for each token.
+
+    Args:
+        model: the model.
+        forward: what the passes are given, but for the answer.
+        cuts_of: the edges that are cut, by the number of answer tokens.
+    """
+
+    def following(said: list[int]) -> Tensor:
+        given = replace(forward, answer_ids=[*said, 0], cuts=cuts_of(len(said) + 1))
+        return run_alone(model, given)[1][0, -1]
+
+    return greedy(following, [], model.config)
+
+
 def run_plan(
     model: Blip, forward: Forward, rival: int, donor: States, plan: Plan, frozen: Collection[str] = ()
 ) -> Outcome:
@@ -94,7 +111,7 @@ def _run(
     frozen: Collection[str] = (),
 ) -> Float[Tensor, "row position word"]:
     """One pass: the logits of every row; states are restored from `restore`, those of row 0 kept in `save`."""
-    with model.trace(**model.forward_inputs(forward.encoded, forward.answer_ids), use_cache=False):
+    with edits_served(model), model.trace(**model.forward_inputs(forward.encoded, forward.answer_ids), use_cache=False):
         mixed = None
         if forward.runs_vision:
             start_vision(model, forward.image)

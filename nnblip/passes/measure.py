@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from torch import Tensor
@@ -17,7 +18,7 @@ from nnblip.blip.network import Blip
 from nnblip.blip.outcome import NAMES, Outcome
 from nnblip.blip.vision import clean_at, damaged, patch_embeds
 from nnblip.blip.vision import partner as partner_of
-from nnblip.edges import cuts
+from nnblip.edges import at_length, cuts
 from nnblip.examples import Example
 from nnblip.noise import Swap
 from nnblip.passes import engine
@@ -62,7 +63,7 @@ class Measured:
 
     Attributes:
         answer_ids: the answer that was traced.
-        predicted: the model's own.
+        predicted: what the model says, with what is knocked out.
         rival: token of the logit difference.
         clean: (3), in the order of `nnblip.blip.outcome.NAMES`.
         corrupted: (3, nu, draw).
@@ -108,6 +109,9 @@ class Ready:
             undamaged = clean_at(model, encoded, settings.noise_at)
             embeds = patch_embeds(model, undamaged, settings.noise_at)
         forward = Forward(encoded, embeds, answer_ids, runs_vision, cuts(settings.knock_out, extent))
+        if settings.knock_out:
+            longest = model.extent(len(encoded.tokens), model.longest_answer, settings.noise_at)
+            predicted = engine.own_answer(model, forward, partial(at_length, cuts(settings.knock_out, longest)))
         clean, logits = engine.run_alone(model, forward)
         rival, partner = model.task.rival(logits, answer_ids), None
         if isinstance(settings.noise, Swap):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nnblip.blip.masks import dead_of, with_cut
 from nnblip.blip.network import Blip
-from nnblip.blip.upstream import skip
+from nnblip.blip.upstream import is_edited, skip
 from nnblip.errors import SiteError, one_of
 from nnblip.passes.plan import Plan, Point
 from nnblip.sites import COMPONENTS, IMAGE_KINDS, KINDS
@@ -36,15 +36,23 @@ class States(dict[tuple[str, str, int], Tensor]):
 
 
 def skip_vision(model: Blip, image_embeds: Float[Tensor, "1 patch hidden"]) -> None:
-    """Inside a trace: these embeddings instead of running the vision model."""
+    """Inside a trace: these embeddings instead of what the vision model gives."""
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-    skip(model.image_encoder, BaseModelOutputWithPooling(last_hidden_state=image_embeds))
+    _instead(model, model.image_encoder, BaseModelOutputWithPooling(last_hidden_state=image_embeds))
 
 
 def start_vision(model: Blip, patch_embeds: Float[Tensor, "1 patch hidden"]) -> None:
     """Inside a trace: the vision model starts from these patch embeddings instead of the image's own."""
-    skip(model.image_encoder.embeddings, patch_embeds)
+    _instead(model, model.image_encoder.embeddings, patch_embeds)
+
+
+def _instead(model: Blip, module: Any, value: Any) -> None:
+    """A module need not run, unless edits that are stored on the model may wait for what is inside it."""
+    if is_edited(model):
+        module.output = value
+    else:
+        skip(module, value)
 
 
 def write_states(model: Blip, point: Point, plan: Plan, clean: States) -> None:

@@ -15,7 +15,7 @@ from nnblip.blip.inputs import Encoded
 from nnblip.blip.network import Blip
 from nnblip.blip.vision import clean_at, damaged
 from nnblip.blip.vision import partner as partner_of
-from nnblip.edges import KnockOutLike, cuts
+from nnblip.edges import KnockOutLike
 from nnblip.errors import SettingError, SiteError, one_of
 from nnblip.examples import ImageLike
 from nnblip.noise import NoiseLike, Swap, check_nu, get_noise
@@ -31,6 +31,8 @@ class CleanRun(Run):
 
     Attributes:
         answer: text of the answer that is traced.
+        predicted: text of what this model says, with what is knocked out and the body's edits; the same where nothing
+            is given, cut or edited.
         input_ids: (1, tokens).
         tokens: the text of each question token.
         states: clean states by (component, kind, layer), each (1, tokens, hidden). Those of a
@@ -55,12 +57,8 @@ class CleanRun(Run):
         return self._model.text(self.answer_ids)
 
     @property
-    def _found_ids(self) -> list[int]:
-        return self.answer_ids
-
-    @_found_ids.setter
-    def _found_ids(self, ids: list[int]) -> None:
-        self._answer_ids = ids
+    def predicted(self) -> str:
+        return self._model.text(self._said)
 
     def _prepare(self, model: Blip) -> None:
         if self._answer_ids is None:
@@ -74,11 +72,18 @@ class CleanRun(Run):
             if point == Point(TEXT_COMPONENTS[0], INPUT, 0):
                 self._image_embeds = model.image_encoder.output.last_hidden_state.detach()
                 self.states.image_embeds = self._image_embeds
+            if point == Point(TEXT_COMPONENTS[1], INPUT, 0):
+                handed_over = model.task.handed_over(model)
             if point.kind != INPUT:
                 self.states[point.component, point.kind, point.layer] = model.read_state(*point).detach()
-        logits = model.task.logits(model).detach()
+        self._ending = model.task.ending(model, handed_over)
+
+    def _finish(self, model: Blip) -> None:
+        logits = self._ending.logits
         self.rival = model.task.rival(logits, self.answer_ids)
         self._outcome = model.task.outcome(logits, self.answer_ids, self.rival)
+        self._said = self._say(model, self._ending)
+        self._ending = None
 
 
 class CorruptedRun(Run):
@@ -133,24 +138,14 @@ class CorruptedRun(Run):
         if isinstance(self._noise, Swap):
             self._partner = model.encode_partner(partner, clean.encoded.question)
         self._kept = States()
-        self._said: list[int] = []
         self._plan: Plan
         self._image: Tensor
-        self._ending: Any = None
         if not self.away:
             self._prepare(model)
 
     @property
     def answer(self) -> str:
         return self._model.text(self._said)
-
-    @property
-    def _found_ids(self) -> list[int]:
-        return self._said
-
-    @_found_ids.setter
-    def _found_ids(self, ids: list[int]) -> None:
-        self._said = ids
 
     def _prepare(self, model: Blip) -> None:
         super()._prepare(model)
@@ -187,7 +182,10 @@ class CorruptedRun(Run):
 
     def _at_point(self, model: Blip, point: Point) -> None:
         if (point.component, point.kind) in self._frozen:
-            model.write_state(*point, self._kept[point])
+            kept, state = self._kept[point], model.read_state(*point).clone()
+            tokens = min(kept.shape[1], state.shape[1])  # an answer that is gone on with has more
+            state[:, :tokens] = kept[:, :tokens]
+            model.write_state(*point, state)
         if point in self._plan.steps:
             write_states(model, point, self._plan, self.clean.states)
 
@@ -195,12 +193,11 @@ class CorruptedRun(Run):
         model = self.envoy
         if self._runs_vision:
             self._image_embeds = model.image_encoder.output.last_hidden_state.detach()
-        self._ending = model.task.ending(model)
+        self._ending = model.task.ending(model, model.task.handed_over(model))
 
     def _finish(self, model: Blip) -> None:
         self._outcome = model.task.outcome(self._ending.logits, self.answer_ids, self.rival)
-        longest = model.extent(self.encoded.input_ids.shape[1], model.longest_answer)
-        self._said = model.task.said(model._module, self._ending, self.answer_ids, cuts(self.knock_out, longest))
+        self._said = self._say(model, self._ending)
         self._ending = None
 
 

@@ -6,21 +6,24 @@ have done here, and its numbers come back. States and embeddings do not.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from nnblip.blip import upstream
+from nnblip.blip.decoding import Ending, greedy, said_in
 from nnblip.blip.inputs import Encoded
 from nnblip.blip.network import Blip
 from nnblip.blip.outcome import NAMES, Outcome
-from nnblip.edges import as_knock_outs, cuts
+from nnblip.edges import Cuts, as_knock_outs, at_length, cuts
 from nnblip.errors import NnblipError
 from nnblip.passes.plan import Point, points
 from nnblip.passes.states import States, cut_attention, quiet_dead
 from nnblip.runs.envelope import opened, sealed
-from nnblip.sites import HEAD_KINDS
+from nnblip.sites import HEAD_KINDS, TEXT_COMPONENTS
 
 #: Under this name, which no program can give to a variable, a run's own numbers come back.
 BROUGHT = "(nnblip)"
@@ -56,6 +59,8 @@ class Run(upstream.InterleavingTracer):
         self.knock_out = as_knock_outs(knock_out)
         self.rival = -1
         self._answer_ids: list[int] | None = None
+        self._said: list[int] = []
+        self._ending: Any = None
         self._image_embeds: Tensor | None = None
         self._outcome: Outcome | None = None
 
@@ -70,12 +75,16 @@ class Run(upstream.InterleavingTracer):
         """Intervention code that comes before the body's."""
         model = self.envoy
         for point in points(self._extent.layers, self._extent.image_layers):
-            sublayer = point.kind.removesuffix("_head")
-            cut = self._cuts.get((point.component, sublayer, point.layer))
-            if cut is not None and point.kind in HEAD_KINDS:
-                cut_attention(model, point.component, sublayer, point.layer, cut)
-                quiet_dead(model, point.component, sublayer, point.layer, cut)
-            self._at_point(model, point)
+            self._visit(model, point, self._cuts)
+
+    def _visit(self, model: Blip, point: Point, every_cut: Cuts) -> None:
+        """What this run does at a point: edges are cut, then states written."""
+        sublayer = point.kind.removesuffix("_head")
+        cut = every_cut.get((point.component, sublayer, point.layer))
+        if cut is not None and point.kind in HEAD_KINDS:
+            cut_attention(model, point.component, sublayer, point.layer, cut)
+            quiet_dead(model, point.component, sublayer, point.layer, cut)
+        self._at_point(model, point)
 
     def _at_point(self, model: Blip, point: Point) -> None:
         """What `_before` does to a state."""
@@ -86,14 +95,33 @@ class Run(upstream.InterleavingTracer):
     def _finish(self, model: Blip) -> None:
         """What is left to compute once the model has run."""
 
-    @property
-    def _found_ids(self) -> list[int]:
-        """The tokens that the run has found, which come back from a server."""
-        raise NotImplementedError
+    @torch.no_grad()
+    def _say(self, model: Blip, ending: Ending) -> list[int]:
+        """What the model says greedily in this run, see `nnblip.blip.decoding.said_after`.
 
-    @_found_ids.setter
-    def _found_ids(self, ids: list[int]) -> None:
-        raise NotImplementedError
+        Of an edited model, what follows the first disagreement is decoded by further passes with the model's edits
+        at each token; edits of the body in the answer decoder do not reach there.
+        """
+        if not upstream.is_edited(model):
+            longest = model.extent(self.encoded.input_ids.shape[1], model.longest_answer)
+            return model.task.said(model._module, ending, self.answer_ids, cuts(self.knock_out, longest))
+        said, over = said_in(ending.logits, self.answer_ids, model.config)
+        if over:
+            return said
+        return greedy(partial(self._following, model, ending.question_states), said, model.config)
+
+    def _following(self, model: Blip, question_states: Tensor, said: list[int]) -> Tensor:
+        """The logits of the next token, with what this run does in the answer decoder."""
+        extent = model.extent(self.encoded.input_ids.shape[1], model.longest_answer)
+        cut = at_length(cuts(self.knock_out, extent), len(said) + 1)
+        encoder, last = TEXT_COMPONENTS[0], extent.layers - 1
+        with model.trace(**model.forward_inputs(self.encoded, [*said, 0]), use_cache=False, remote=False):
+            model.write_state(encoder, "block", last, question_states)
+            for point in points(extent.layers):
+                if point.component != encoder:
+                    self._visit(model, point, cut)
+            logits = model.task.logits(model).save()
+        return logits[0, -1]
 
     def execute(self, code: Any) -> None:
         """As nnsight's own, with the two workers around the body. On a server, the numbers are sent back."""
@@ -115,13 +143,13 @@ class Run(upstream.InterleavingTracer):
         """On the server: the whole run, and what of it goes back."""
         self._prepare(model)
         self._run(model, code)
-        return {"rival": self.rival, "ids": self._found_ids, **vars(self.outcome)}
+        return {"rival": self.rival, "answer_ids": self.answer_ids, "said": self._said, **vars(self.outcome)}
 
     def arrived(self, brought: Any) -> None:
         """Here: what came back. Raises the error that came instead."""
         found = opened(brought)
         self._outcome = Outcome(*(found[name] for name in NAMES))
-        self.rival, self._found_ids = found["rival"], found["ids"]
+        self.rival, self._answer_ids, self._said = found["rival"], found["answer_ids"], found["said"]
 
     def again(self, model: Blip) -> Run:
         """On a server, where an earlier run is sent to again: it, run anew as it was sent then."""
