@@ -21,6 +21,7 @@ from nnblip.errors import RemoteError
 from nnblip.remote import errand
 from nnblip.remote.faults import AGAIN, faults
 from nnblip.remote.packing import Processor, payload
+from nnblip.remote.turns import TURN
 from nnblip.runs.envelope import opened, sealed
 from nnblip.runs.run import BROUGHT, Run
 
@@ -52,7 +53,8 @@ class Backend(upstream.RemoteBackend):
             self.display.enabled = False
 
     def __call__(self, tracer: Any = None) -> Any:
-        check(self.host)
+        with TURN.given():
+            check(self.host)
         with faults(self.host):
             return super().__call__(tracer)
 
@@ -76,13 +78,23 @@ class Backend(upstream.RemoteBackend):
 
     def finalize(self, content: bytes) -> Any:
         self.received = len(content)
-        return super().finalize(content)
+        with TURN.taken():
+            return super().finalize(content)
+
+    @staticmethod
+    def parse(message: str | bytes) -> upstream.ResponseModel:
+        with TURN.taken():
+            return upstream.RemoteBackend.parse(message)
 
     def request(self, request: Any, tracer: Any) -> Any:
         """As nnsight's, which waits for ever."""
+        blob = self._serialize(tracer)
+        with TURN.given():
+            return self._answer_to(request, blob)
+
+    def _answer_to(self, request: Any, blob: bytes) -> Any:
         import websocket
 
-        blob = self._serialize(tracer)
         deadline = time.monotonic() + self.timeout
         key = {"ndif-api-key": self.api_key} if self.api_key else None
         connection = websocket.create_connection(f"{self.ws_host}/subscribe", header=key, timeout=CONNECT)

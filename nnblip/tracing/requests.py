@@ -21,6 +21,7 @@ from nnblip.errors import NnblipError, RemoteError
 from nnblip.examples import Example
 from nnblip.model import BlipVQA
 from nnblip.passes.settings import Settings
+from nnblip.remote.turns import TURN
 
 #: So many requests are in flight at a time. A server works on one of them, while the others are on their way.
 #: Measured with a server on the same machine: 4 are 1.4 to 1.6 times as fast as 1, and 8 no faster than 4.
@@ -35,7 +36,7 @@ class Request(Generic[Result]):
     """What is asked of a model, here or on a server.
 
     Attributes:
-        ask: gets the answer; of a server it may run in any thread.
+        ask: gets the answer; of a server it may run in any thread, and gives its turn away (`TURN`) while it waits.
         read: makes the result of it, in the thread that asked.
     """
 
@@ -92,15 +93,21 @@ def concurrently(
 def _in_thread(call: Callable[[], Any]) -> Future[Any]:
     """As an executor, whose threads would be waited for at the end of the process, however long the server takes."""
     future: Future[Any] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(call())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
+    threading.Thread(target=_in_turn, args=([(call, future)],), daemon=True).start()
     return future
+
+
+def _in_turn(asked: list[tuple[Callable[[], Any], Future[Any]]]) -> None:
+    """Answer, and in the same turn let go of what nobody else may hold any more: tensors are freed then."""
+    with TURN.taken():
+        _answer(*asked.pop())
+
+
+def _answer(call: Callable[[], Any], future: Future[Any]) -> None:
+    try:
+        future.set_result(call())
+    except BaseException as error:
+        future.set_exception(error)
 
 
 def _now(begin: Callable[[Key], Callable[[], Result]], key: Key) -> Result:
