@@ -21,6 +21,7 @@ from nnblip.errors import RemoteError
 from nnblip.remote import errand
 from nnblip.remote.faults import AGAIN, faults
 from nnblip.remote.packing import Processor, payload
+from nnblip.remote.turns import TURN
 from nnblip.runs.envelope import opened, sealed
 from nnblip.runs.run import BROUGHT, Run
 
@@ -53,7 +54,8 @@ class Backend(upstream.RemoteBackend):
             self.display.enabled = False
 
     def __call__(self, tracer: Any = None) -> Any:
-        check(self.host)
+        with TURN.given():
+            check(self.host)
         return super().__call__(tracer)
 
     def _push(self, result: Any, tracer: Any) -> None:
@@ -76,12 +78,18 @@ class Backend(upstream.RemoteBackend):
 
     def finalize(self, content: bytes) -> Any:
         self.received = len(content)
-        return super().finalize(content)
+        with TURN.taken():
+            return super().finalize(content)
+
+    @staticmethod
+    def parse(message: str | bytes) -> upstream.ResponseModel:
+        with TURN.taken():
+            return upstream.RemoteBackend.parse(message)
 
     def request(self, request: Any, tracer: Any) -> Any:
         """As nnsight's, which waits for ever."""
         blob = self._serialize(tracer)  # what fails here is the block's own fault
-        with faults(self.host):
+        with TURN.given(), faults(self.host):
             return self._answer_to(request, blob)
 
     def _post(self, request: Any, blob: bytes) -> Any:

@@ -8,7 +8,6 @@ import linecache
 import operator
 import pickle
 import sys
-import threading
 import zlib
 from functools import lru_cache, partial
 from pathlib import Path
@@ -18,9 +17,7 @@ from nnblip.blip import upstream
 from nnblip.blip.network import Blip
 from nnblip.remote import errand
 from nnblip.remote.sources import needed
-
-#: What travels by value is noted in one place for all threads, so they pack their requests one after the other.
-_packing = threading.Lock()
+from nnblip.remote.turns import TURN
 
 
 class _Arrival:
@@ -61,7 +58,7 @@ def packed_sources() -> tuple[bytes, str]:
 
 def payload(tracer: Any, compress: bool, last: Any = None) -> bytes:
     """A traced block as nnsight sends it, behind the arrival of nnblip and before what `last` is."""
-    with _packing:
+    with TURN.taken():  # what travels by value is noted in one place for all threads
         blob = upstream.pack(partial(_After, last=last), tracer, not_by_value="nnblip")
     if compress:
         import zstandard

@@ -21,6 +21,7 @@ from nnblip.errors import STUMBLES, NnblipError, RemoteError, SettingError
 from nnblip.examples import Example, ExampleLike
 from nnblip.model import BlipVQA
 from nnblip.passes.settings import IN_FLIGHT, Settings
+from nnblip.remote.turns import TURN
 
 Key = TypeVar("Key")
 Result = TypeVar("Result")
@@ -31,7 +32,7 @@ class Request(Generic[Result]):
     """What is asked of a model, here or on a server.
 
     Attributes:
-        ask: gets the answer; of a server it may run in any thread.
+        ask: gets the answer; of a server it may run in any thread, and gives its turn away (`TURN`) while it waits.
         read: makes the result of it, in the thread that asked.
     """
 
@@ -88,15 +89,21 @@ def concurrently(
 def _in_thread(call: Callable[[], Any]) -> Future[Any]:
     """As an executor, whose threads would be waited for at the end of the process, however long the server takes."""
     future: Future[Any] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(call())
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it is raised where the answer is read
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
+    threading.Thread(target=_in_turn, args=([(call, future)],), daemon=True).start()
     return future
+
+
+def _in_turn(asked: list[tuple[Callable[[], Any], Future[Any]]]) -> None:
+    """Answer, and in the same turn let go of what nobody else may hold any more: tensors are freed then."""
+    with TURN.taken():
+        _answer(*asked.pop())
+
+
+def _answer(call: Callable[[], Any], future: Future[Any]) -> None:
+    try:
+        future.set_result(call())
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it is raised where the answer is read
+        future.set_exception(error)
 
 
 def _now(begin: Callable[[Key], Callable[[], Result]], key: Key) -> Result:

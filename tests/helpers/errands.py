@@ -9,15 +9,15 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from nnblip.remote import client, errand
+from nnblip.remote.turns import TURN
 from nnblip.runs import envelope
 
 
 class Server:
-    """Does errands one at a time, in a thread of its own: those that ask wait, and are never inside torch.
+    """Does errands one at a time, in the thread that asks and in its turn: nobody works when the process ends.
 
     Attributes:
         before: called with a request's number before it is worked on, in the thread that asks; it may wait or raise.
@@ -28,7 +28,7 @@ class Server:
 
     def __init__(self, model, before: Callable[[int], object] = lambda number: None) -> None:
         self.model, self.before = model, before
-        self.works, self.changed, self.closed = ThreadPoolExecutor(1), threading.Condition(), False
+        self.changed, self.closed = threading.Condition(), False
         self.asked = self.now = self.most = 0
         self.answered: list[int] = []
         self.threads: list[threading.Thread] = []
@@ -40,17 +40,16 @@ class Server:
             self.threads.append(threading.current_thread())
             self.changed.notify_all()
         try:
-            self.before(number)
-            found = self.works.submit(self._do, name, args).result()
+            with TURN.given():
+                self.before(number)
+            with TURN.taken():
+                found = envelope.opened(envelope.sealed(self.model, getattr(errand, name), *args))
             self.answered.append(number)
             return found
         finally:
             with self.changed:
                 self.now -= 1
                 self.changed.notify_all()
-
-    def _do(self, name, args):
-        return envelope.opened(envelope.sealed(self.model, getattr(errand, name), *args))
 
     def wait(self, until: Callable[[], bool]) -> None:
         """Hold a request until something is so, or the server is closed."""
@@ -65,7 +64,6 @@ class Server:
         for thread in self.threads:
             if thread is not threading.current_thread():
                 thread.join()
-        self.works.shutdown()
 
 
 def main(out: str, folder: str) -> int:

@@ -35,8 +35,8 @@ def in_another_python(monkeypatch, tmp_path):
     """See `helpers/stock_server.py`."""
     sizes = []
 
-    def request(self, envelope, tracer):
-        (tmp_path / "request").write_bytes(blob := self._serialize(tracer))
+    def answer_to(self, request, blob):
+        (tmp_path / "request").write_bytes(blob)
         command = [sys.executable, STOCK_SERVER, tmp_path / "request", self.model_key, tmp_path / "answer"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path, check=False)
         if done.returncode:
@@ -44,7 +44,7 @@ def in_another_python(monkeypatch, tmp_path):
         sizes.append((len(blob), (tmp_path / "answer").stat().st_size))
         return torch.load(tmp_path / "answer", weights_only=True)  # builtins and tensors, no classes of ours
 
-    monkeypatch.setattr(client.Backend, "request", request)
+    monkeypatch.setattr(client.Backend, "_answer_to", answer_to)
     monkeypatch.setattr(client, "check", lambda host: None)
     return sizes
 

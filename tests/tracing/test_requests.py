@@ -12,6 +12,7 @@ from helpers.sweeps import Scenes, environment, same_arrays, same_as_trace, stat
 import nnblip
 from nnblip.errors import InputError, NnblipError, RemoteError
 from nnblip.remote import client
+from nnblip.remote.turns import TURN
 from nnblip.tracing.requests import Request, concurrently, one_by_one
 
 FEW = dict(nu=[5.0], draws=1, progress=False)
@@ -37,7 +38,8 @@ class Gates(dict[int, threading.Event]):
 
     def ask(self, key):
         self.threads[key] = threading.current_thread()
-        assert self[key].wait(120), "nobody lets this request be answered"
+        with TURN.given():
+            assert self[key].wait(120), "nobody lets this request be answered"
         return threading.current_thread()
 
 
@@ -63,10 +65,14 @@ def test_results_come_as_they_arrive_from_threads_and_are_read_in_this_one():
 def test_never_more_than_allowed_and_no_fewer(most):
     together, flying, seen = threading.Barrier(most), set(), []
 
+    def ask():  # none is answered before as many as allowed are sent
+        with TURN.given():
+            return together.wait(120)
+
     def begin(key):
         flying.add(key)
         seen.append(len(flying))
-        return Request(lambda: together.wait(120), bool)  # none is answered before as many as allowed are sent
+        return Request(ask, bool)
 
     for key, result in concurrently(range(9), begin, most):
         flying.remove(key)
