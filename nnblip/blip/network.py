@@ -303,6 +303,8 @@ class Blip(upstream.HuggingFaceModel):
         such as `max_new_tokens`, go to transformers' `generate`.
         """
         inputs.pop("decoder_input_ids", None)  # it begins with [DEC] itself
+        if not {"max_length", "max_new_tokens", "generation_config"} & inputs.keys():
+            inputs["max_new_tokens"] = self.longest_answer
         tokens: Tensor = self._module.generate(**inputs)
         return tokens
 

@@ -14,6 +14,7 @@ from typing import Any
 from nnsight.intervention.backends.local import LocalSimulationBackend as LocalSimulationBackend
 from nnsight.intervention.backends.remote import RemoteBackend as RemoteBackend
 from nnsight.intervention.backends.remote import RemoteError as ServerSays
+from nnsight.intervention.envoy import Envoy as Envoy
 from nnsight.intervention.envoy import traceable as traceable
 from nnsight.intervention.interleaver import Mediator, OutOfOrderError
 from nnsight.intervention.serialization import dumps, reduce_block
@@ -32,9 +33,9 @@ from nnsight.tracing.util import push
 from nnblip.errors import SettingError
 
 __all__ = [
-    "CONFIG", "HuggingFaceModel", "InterleavingTracer", "LocalSimulationBackend", "RemoteBackend", "ResponseModel",
-    "ServerSays", "Status", "bring_back", "dumps", "edits_of", "edits_served", "is_edited", "lines_kept", "loads",
-    "pack", "real_device", "run_beside", "served_class", "skip", "status_code", "traceable", "unpack",
+    "CONFIG", "Envoy", "HuggingFaceModel", "InterleavingTracer", "LocalSimulationBackend", "RemoteBackend",
+    "ResponseModel", "ServerSays", "Status", "bring_back", "dumps", "edits_of", "edits_served", "is_edited",
+    "lines_kept", "loads", "pack", "real_device", "run_beside", "served_class", "skip", "status_code", "traceable", "unpack",
 ]  # fmt: skip
 
 # --- a pass --------------------------------------------------------------------------

@@ -9,6 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from nnblip.blip.upstream import edits_of
+from nnblip.model import BlipVQA
 from nnblip.version import __version__
 
 PACKAGES = ("nnsight", "torch", "transformers", "xarray")
@@ -34,7 +36,7 @@ def code() -> dict[str, str]:
     return versions | {"git_commit": commit}
 
 
-def attributes(model: Any, **settings: Any) -> dict[str, Any]:
+def attributes(model: BlipVQA, **settings: Any) -> dict[str, Any]:
     """Attributes of a result's root: model, code, settings, time (UTC)."""
     where = sorted({str(parameter.device) for parameter in model._module.parameters()})
     return {
@@ -42,7 +44,8 @@ def attributes(model: Any, **settings: Any) -> dict[str, Any]:
         "revision": str(model.revision or ""),
         "model_commit": str(getattr(model.config, "_commit_hash", None) or ""),
         "dtype": str(model._module.dtype).removeprefix("torch."),
-        "device": "remote" if getattr(model, "remote", False) else ", ".join(where),
+        "device": "remote" if model.remote else ", ".join(where),
+        "edits": "\n".join(source for source, _ in edits_of(model)),
         **settings,
         **code(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
