@@ -23,12 +23,28 @@ if TYPE_CHECKING:  # what only names noises, such as the command, does without t
 
 @runtime_checkable
 class Noise(Protocol):
-    """A kind of noise: anything with a `name`, `unit` and `apply` will do."""
+    """A kind of noise: any object with a `name`, `unit` and `apply` will do, such as
+
+        class Dropout:
+            name = "dropout"
+
+            def unit(self, shape, rng):
+                return rng.random(shape, dtype=np.float32)
+
+            def apply(self, embeds, unit, nu):
+                return embeds * (unit >= nu)
+
+    What it gives is checked: `unit` an array of the shape that is asked for, `apply` a tensor of
+    the shape of the embeddings with finite numbers. ν = 0 should leave them as they are.
+
+    Attributes:
+        name: what results and messages call it; with its other attributes, if it has no `__repr__` of its own.
+    """
 
     name: ClassVar[str]
 
     def unit(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-        """Unit noise of this shape, float32."""
+        """Unit noise of this shape, float32. All its chance comes from `rng`."""
         ...
 
     def apply(
@@ -161,9 +177,18 @@ def get_noise(noise: NoiseLike) -> Noise:
         return kind
     if isinstance(noise, type) or not isinstance(noise, Noise):
         raise SettingError(
-            f"noise {noise!r}: expected one of {', '.join(NOISES)}, or an object like nnblip.noise.Scale()"
+            f"noise {noise!r:.100}: expected one of {', '.join(NOISES)}, or an object like nnblip.noise.Scale()"
         )
+    if not isinstance(noise.name, str) or not noise.name.strip():
+        raise SettingError(f"noise {type(noise).__name__}: its name is {noise.name!r:.60}, expected a text")
     return noise
+
+
+def described(noise: Noise) -> str:
+    """What a result says of its noise: its `repr`, or where it has none of its own its name and its attributes."""
+    if type(noise).__repr__ is not object.__repr__:
+        return repr(noise)
+    return f"{noise.name}({', '.join(f'{name}={value!r:.60}' for name, value in sorted(vars(noise).items()))})"
 
 
 def check_nu(nu: object) -> float:
@@ -198,11 +223,29 @@ def unit_noise(
 
     digest = hashlib.blake2b(f"{seed}/{example}/{draw}".encode(), digest_size=16).digest()
     rng = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
-    return torch.from_numpy(noise.unit(shape, rng))
+    unit = noise.unit(shape, rng)
+    if not isinstance(unit, np.ndarray) or unit.shape != shape:
+        given = f"shape {unit.shape}" if isinstance(unit, np.ndarray) else f"a {type(unit).__name__}"
+        raise SettingError(f"noise {noise.name!r}: unit gave {given}, expected an array of shape {shape}")
+    return torch.from_numpy(unit)
 
 
 def corrupt(
     noise: Noise, embeds: Float[Tensor, "1 patch hidden"], unit: Tensor, nu: float
 ) -> Float[Tensor, "1 patch hidden"]:
-    """The damaged embeddings in the dtype and on the device of `embeds`, computed in float32."""
-    return noise.apply(embeds.float(), unit.to(embeds.device), nu).to(embeds.dtype)
+    """The damaged embeddings in the dtype and on the device of `embeds`, computed in float32.
+
+    Raises:
+        SettingError: if the noise gives something else than as many finite numbers.
+    """
+    import torch
+
+    damaged = noise.apply(embeds.float(), unit.to(embeds.device), nu)
+    if not isinstance(damaged, torch.Tensor) or damaged.shape != embeds.shape:
+        given = f"shape {tuple(damaged.shape)}" if isinstance(damaged, torch.Tensor) else f"a {type(damaged).__name__}"
+        raise SettingError(
+            f"noise {noise.name!r}: apply gave {given}, expected a tensor of shape {tuple(embeds.shape)}"
+        )
+    if not damaged.isfinite().all():
+        raise SettingError(f"noise {noise.name!r}: at ν = {nu:g} it gives numbers that are NaN or infinite")
+    return damaged.to(embeds.dtype)

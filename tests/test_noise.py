@@ -225,3 +225,48 @@ def test_bad_nu_is_refused(nu):
     with pytest.raises(NnblipError) as caught:
         check_nu(nu)
     assert "expected a number of at least 0" in str(caught.value)
+
+
+# --- noise of one's own ------------------------------------------------------------------
+
+
+class Own:
+    """Noise of a user's: what it gives is set by the test."""
+
+    name = "own"
+
+    def __init__(self, unit=None, damaged=None):
+        self._unit, self._damaged = unit, damaged
+
+    def unit(self, shape, rng):
+        return rng.random(shape, dtype=np.float32) if self._unit is None else self._unit
+
+    def apply(self, embeds, unit, nu):
+        return embeds + nu * unit if self._damaged is None else self._damaged
+
+
+def test_noise_of_ones_own_is_called_by_its_name(model):
+    image, question, _ = visible(model)
+    tree = nnblip.causal_trace(model, [(image, question)], noise=Own(), draws=1)
+    assert tree.attrs["noise"] == "own(_damaged=None, _unit=None)"
+    for wrong in (None, "", 3):
+        noise = Own()
+        noise.name = wrong
+        with pytest.raises(NnblipError, match=f"its name is {wrong!r}, expected a text"):
+            nnblip.causal_trace(model, [(image, question)], noise=noise, draws=1)
+
+
+@pytest.mark.parametrize(
+    ("noise", "says"),
+    [
+        (Own(unit=np.zeros((1, 2, 3), np.float32)), r"unit gave shape \(1, 2, 3\), expected an array of shape \(1, 65, 128\)"),
+        (Own(unit=[1.0]), "unit gave a list"),
+        (Own(damaged=torch.zeros(1, 64, 128)), r"apply gave shape \(1, 64, 128\), expected a tensor of shape \(1, 65, 128\)"),
+        (Own(damaged=torch.full((1, 65, 128), torch.nan)), "at ν = 5 it gives numbers that are NaN or infinite"),
+        (Own(damaged=torch.full((1, 65, 128), torch.inf)), "NaN or infinite"),
+        (Own(damaged=0.0), "apply gave a float"),
+    ],
+)  # fmt: skip
+def test_what_noise_of_ones_own_gives_is_checked(model, noise, says):
+    with pytest.raises(NnblipError, match=f"example 0: noise 'own': {says}"):
+        nnblip.causal_trace(model, [visible(model)[:2]], noise=noise, draws=1)

@@ -67,6 +67,19 @@ def served_name(repo: str, revision: str | None) -> str:
     return json.dumps({"repo_id": where, "revision": revision, "task": "document-question-answering"})
 
 
+def check_device(device_map: Any) -> None:
+    """Raise `ModelError` for a device by name that this machine does not have; what else there is, accelerate checks."""
+    kind, _, number = str(device_map).partition(":")
+    if not isinstance(device_map, str | torch.device) or kind not in ("cuda", "mps"):
+        return
+    count = torch.cuda.device_count() if kind == "cuda" else int(torch.backends.mps.is_available())
+    if not (number or "0").isdigit() or int(number or 0) >= count:
+        have = f"has {count} of that kind" if count else "has none of that kind"
+        raise ModelError(
+            f"device {str(device_map)!r}: this machine {have}; expected 'auto', 'cpu' or one that is there"
+        )
+
+
 def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
     """A floating torch dtype by its name. Raises `ModelError`."""
     found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype

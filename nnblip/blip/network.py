@@ -50,6 +50,8 @@ class Blip(upstream.HuggingFaceModel):
         for name in ("trust_remote_code", "use_safetensors"):
             if name in load:
                 raise ModelError(f"{name}={load[name]!r}: nnblip loads safetensors only and never runs remote code")
+        if not remote:
+            loading.check_device(device_map)
         self.processor: Any = None
         self.remote, self.dtype = remote, loading.as_dtype(dtype)
         with warnings.catch_warnings():

@@ -35,7 +35,8 @@ from nnblip.errors import SettingError
 __all__ = [
     "CONFIG", "Envoy", "HuggingFaceModel", "InterleavingTracer", "LocalSimulationBackend", "RemoteBackend",
     "ResponseModel", "ServerSays", "Status", "bring_back", "dumps", "edits_of", "edits_served", "is_edited",
-    "lines_kept", "loads", "pack", "real_device", "run_beside", "served_class", "skip", "status_code", "traceable", "unpack",
+    "lines_kept", "loads", "pack", "real_device", "run_beside", "served_class", "skip", "status_code",
+    "traceable", "unpack",
 ]  # fmt: skip
 
 # --- a pass --------------------------------------------------------------------------

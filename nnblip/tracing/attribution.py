@@ -21,7 +21,7 @@ from nnblip import results
 from nnblip.errors import whole
 from nnblip.examples import Example, ExampleLike
 from nnblip.model import BlipVQA
-from nnblip.noise import NoiseLike
+from nnblip.noise import NoiseLike, described
 from nnblip.passes.gradients import Estimated, estimate
 from nnblip.passes.measure import Asked
 from nnblip.passes.settings import Settings
@@ -80,7 +80,7 @@ def attribution_trace(
     traced, correlations = zip(*found, strict=True)
     method = "attribution" if steps == 1 else f"integrated gradients, {steps} steps"
     attrs = provenance.attributes(
-        model, noise=repr(settings.noise), seed=settings.seed, draws=settings.draws, roles=repr(settings.roles)
+        model, noise=described(settings.noise), seed=settings.seed, draws=settings.draws, roles=repr(settings.roles)
     )
     tree = result_of(model, settings, traced, attrs | {"method": method})
     check = xr.Dataset({"rank_correlation": (("example", "nu", "draw"), np.stack(correlations))})

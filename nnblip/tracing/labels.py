@@ -14,6 +14,7 @@ from nnblip.blip.inputs import Encoded, answer_tokens
 from nnblip.errors import SettingError
 from nnblip.examples import Example, ImageLike
 from nnblip.model import BlipVQA
+from nnblip.noise import described
 from nnblip.passes.measure import Measured
 from nnblip.passes.settings import Settings
 from nnblip.roles import answer_roles
@@ -43,7 +44,7 @@ def result_of(
 def attributes(model: BlipVQA, settings: Settings) -> dict[str, Any]:
     """What the root of a result says: model, code, settings."""
     return provenance.attributes(
-        model, noise=repr(settings.noise), seed=settings.seed, draws=settings.draws, direction=settings.direction,
+        model, noise=described(settings.noise), seed=settings.seed, draws=settings.draws, direction=settings.direction,
         freeze=", ".join(settings.freeze), noise_at=settings.noise_at,
         knock_out="; ".join(map(str, settings.knock_out)),
         roles=repr(settings.roles),
