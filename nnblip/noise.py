@@ -243,9 +243,8 @@ def corrupt(
     damaged = noise.apply(embeds.float(), unit.to(embeds.device), nu)
     if not isinstance(damaged, torch.Tensor) or damaged.shape != embeds.shape:
         given = f"shape {tuple(damaged.shape)}" if isinstance(damaged, torch.Tensor) else f"a {type(damaged).__name__}"
-        raise SettingError(
-            f"noise {noise.name!r}: apply gave {given}, expected a tensor of shape {tuple(embeds.shape)}"
-        )
+        expected = f"expected a tensor of shape {tuple(embeds.shape)}"
+        raise SettingError(f"noise {noise.name!r}: apply gave {given}, {expected}")
     if not damaged.isfinite().all():
         raise SettingError(f"noise {noise.name!r}: at ν = {nu:g} it gives numbers that are NaN or infinite")
     return damaged.to(embeds.dtype)

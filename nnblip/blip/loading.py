@@ -68,16 +68,14 @@ def served_name(repo: str, revision: str | None) -> str:
 
 
 def check_device(device_map: Any) -> None:
-    """Raise `ModelError` for a device by name that this machine does not have; what else there is, accelerate checks."""
+    """Raise `ModelError` for a device that this machine does not have, by its name."""
     kind, _, number = str(device_map).partition(":")
     if not isinstance(device_map, str | torch.device) or kind not in ("cuda", "mps"):
         return
     count = torch.cuda.device_count() if kind == "cuda" else int(torch.backends.mps.is_available())
     if not (number or "0").isdigit() or int(number or 0) >= count:
         have = f"has {count} of that kind" if count else "has none of that kind"
-        raise ModelError(
-            f"device {str(device_map)!r}: this machine {have}; expected 'auto', 'cpu' or one that is there"
-        )
+        raise ModelError(f"device {str(device_map)!r}: this machine {have}; expected 'auto' or 'cpu'")
 
 
 def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
