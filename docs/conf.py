@@ -8,6 +8,7 @@ from typing import Any
 from docutils import nodes
 from sphinx.domains.python import PyObject, PyXRefRole
 from sphinx.ext.napoleon import GoogleDocstring
+from sphinx.util.inspect import TypeAliasForwardRef
 
 import nnblip
 
@@ -44,6 +45,17 @@ html_theme_options = {
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
+#: Types that have a name of their own, which signatures show instead of what it stands for.
+autodoc_type_aliases = {
+    "CellsLike": "nnblip.sites.CellsLike",
+    "ExampleLike": "nnblip.examples.ExampleLike",
+    "Family": "nnblip.sites.Family",
+    "ImageLike": "nnblip.examples.ImageLike",
+    "KnockOutLike": "nnblip.edges.KnockOutLike",
+    "NoiseLike": "nnblip.noise.NoiseLike",
+    "RoleFunction": "nnblip.roles.RoleFunction",
+}
+TypeAliasForwardRef.__repr__ = lambda self: self.name  # type: ignore[method-assign]
 maximum_signature_line_length = 100
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
