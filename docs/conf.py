@@ -65,7 +65,7 @@ default_role = "py:obj"
 #: Every other name has to be there, except those of other packages and what a signature names that is not public.
 nitpick_ignore_regex = [
     ("py:obj", ".*"),
-    ("py:class", r"(collections|jaxtyping|matplotlib|numpy|pathlib|torch|xarray)\..*|Tensor|.*\[str|'1 .*'"),
+    ("py:class", r"(collections|jaxtyping|matplotlib|numpy|pathlib|torch|xarray)\..*|Tensor|Float|.*\[str|'1 .*'"),
 ]
 
 
@@ -74,7 +74,13 @@ def _returns(self: Any, *_: Any) -> list[tuple[str, str, list[str]]]:
     return [("", "", self._dedent(self._consume_to_next_section()))]
 
 
+def _of_data(self: Any) -> tuple[str, list[str]]:
+    """So is what is said of a constant."""
+    return "", self._dedent(self._consume_to_end())
+
+
 GoogleDocstring._consume_returns_section = _returns  # type: ignore[method-assign]
+GoogleDocstring._consume_inline_attribute = _of_data  # type: ignore[method-assign]
 for field in PyObject.doc_field_types:
     if field.name == "variable":
         field.label = "Attributes"
