@@ -24,6 +24,7 @@ from typing import Any
 
 from nnblip.errors import SettingError
 
+#: The roles of a question's tokens, in the order in which averages have them.
 ROLES = (
     "[CLS]", "question word", "attribute word", "function word", "content word", "last content word",
     "punctuation", "[SEP]",

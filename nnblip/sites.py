@@ -12,8 +12,9 @@ from itertools import combinations
 
 from nnblip.errors import SiteError, one_of, whole
 
+#: The parts of BLIP, in the order in which it runs.
 COMPONENTS = ("image_encoder", "question_encoder", "answer_decoder")
-#: Those that text layers make up; both tuples are in the order in which the model runs.
+#: Those that text layers make up.
 TEXT_COMPONENTS = ("question_encoder", "answer_decoder")
 
 #: The states of a text layer, in the order in which the layer computes them. The
@@ -94,8 +95,10 @@ class Extent:
     """How many layers, heads and tokens there are, for one question and answer.
 
     Attributes:
-        layers, heads: of a text component.
-        question_tokens, answer_tokens: of the two text components.
+        layers: of a text component.
+        question_tokens: of the question encoder.
+        answer_tokens: of the answer decoder.
+        heads: of an attention sublayer of a text component.
         image_layers: of the image encoder.
         side: how many patches a side of the image has.
         noise_at: where the noise falls, one of `PLACES`: what comes before it stays clean and

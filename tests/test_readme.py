@@ -37,7 +37,7 @@ def fences(page: str) -> list[tuple[str, str]]:
 
 
 def commands(page: str) -> list[str]:
-    lines = "".join(blocks(page, "bash")).splitlines()
+    lines = "".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
     return [shlex.join(words) for line in lines if (words := shlex.split(line, comments=True))]
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from nnblip import effects
 from nnblip.effects import reading
 
+#: What a map can show.
 VALUES = ("probability", "indirect_effect", "relevance")
 
 TEXT, SMALL = 9.0, 8.0

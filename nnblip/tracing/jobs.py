@@ -39,7 +39,8 @@ class Job:
         id: the server's name for it; `nnblip.Job.load(id)` finds it again in another process.
         host: the server.
         model: hub id or folder of the model, None for the bundled one.
-        revision, dtype: of the model.
+        revision: of the model.
+        dtype: of its weights.
         submitted: when, UTC.
         questions: what was asked.
     """
