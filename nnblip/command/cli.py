@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
-from nnblip.errors import InputError, NnblipError, NnblipWarning, ResultError
+from nnblip.errors import InputError, NnblipError, NnblipWarning
 from nnblip.passes.settings import IN_FLIGHT, Settings
 
 if TYPE_CHECKING:
@@ -105,36 +105,27 @@ def trace(
     overwrite
         Replace what an earlier run wrote there.
     """
-    from nnblip import demo, plot, results
-    from nnblip.command import printing
-    from nnblip.effects.shares import indirect_effect
+    from nnblip import demo
+    from nnblip.command import folder, printing
     from nnblip.examples import Example
     from nnblip.sites import TEXT_COMPONENTS
     from nnblip.tracing.trace import causal_trace
 
     if (image is None) != (question is None):
         raise InputError("give both an image and a question, or neither for a bundled scene")
-    names = ["result.zarr", "question_encoder.png", "answer_decoder.png", "gamma.png"]
     # the image encoder has block states only: asked for other kinds alone, it has no map
-    drawn = ["image_encoder"] * (regions > 0 and "block" in asked.kinds)
-    files = {name: out / name for name in (*names, *(f"{name}.png" for name in drawn))}
-    _may_write(out, files.values(), overwrite)
+    with_regions = regions > 0 and "block" in asked.kinds
+    folder.check(out, folder.names(asked.kinds, with_regions), overwrite)
     example = demo.examples()[0] if question is None else Example(str(image), question, answer)
     tree = causal_trace(
         model.load(), [example], nu, asked.draws, asked.noise, seed=seed, kinds=asked.kinds,
-        components=(*drawn, *TEXT_COMPONENTS), regions=regions if drawn else None, max_rows=asked.max_rows,
+        components=(*["image_encoder"] * with_regions, *TEXT_COMPONENTS), regions=regions if with_regions else None,
+        max_rows=asked.max_rows,
     )  # fmt: skip
-    results.save(tree, files["result.zarr"], overwrite=overwrite)
     shown = 5.0 if 5.0 in tree.nu else float(tree.nu.max())
-    for name in ("question_encoder", "answer_decoder"):
-        plot.heatmap(tree, name, nu=shown, kind=asked.kinds[0]).savefig(files[f"{name}.png"], dpi=200)
-    plot.gamma(tree, kind=asked.kinds[0]).savefig(files["gamma.png"], dpi=200)
-    for name in drawn:  # single regions are little against much noise: at the ν at which they do most
-        effect = indirect_effect(tree)[name].probability.mean("draw")
-        nu_of_most = float(effect.max([dim for dim in effect.dims if dim != "nu"]).idxmax("nu"))
-        plot.picture(tree, example.image, nu=nu_of_most).savefig(files[f"{name}.png"], dpi=200)
+    drawn = folder.pictures(tree, example.image, asked.kinds, shown)
     printing.trace(tree, str(example.image), shown)
-    print("Wrote " + ", ".join(map(str, files.values())))
+    print("Wrote " + ", ".join(map(str, folder.write(out, tree, drawn, overwrite))))
 
 
 @app.command
@@ -337,20 +328,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _one_line_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
     if issubclass(category, NnblipWarning):
         print(f"nnblip: warning: {message}", file=sys.stderr)
-
-
-def _may_write(out: Path, files: Any, overwrite: bool) -> None:
-    """Say that a folder cannot be written before the work, not after it."""
-    there = [str(path) for path in files if path.exists()]
-    if there and not overwrite:
-        raise ResultError(f"{there[0]!r} exists already: choose another folder with --out, or say --overwrite")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".nnblip-probe"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ResultError(f"folder {str(out)!r} cannot be written: {error.strerror or error}") from error
 
 
 if __name__ == "__main__":

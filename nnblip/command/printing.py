@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nnblip import effects
+from nnblip.effects.reading import spoken
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -23,22 +24,25 @@ def trace(tree: xr.DataTree, image: str, shown: float) -> None:
     console.print(f"[bold]{tree.question.item()}[/bold]  ({image})", soft_wrap=True)
     console.print(f"Answer: [bold]{tree.answer.item()}[/bold], probability {clean:.4f} clean\n")
 
-    ladder = Table(
-        "ν", "corrupted", "total effect", "best restored", "Γ question encoder", "Γ answer decoder", box=None
-    )
     gamma = effects.gamma(tree).mean(("example", "draw")).isel(kind=0)
+    names = [str(name) for name in gamma if str(name) != "image_encoder" and gamma[name].notnull().any()]
+    means = [f"Γ {spoken(name)}" for name in names]
+    ladder = Table("ν", "corrupted", "total effect", "best restored", *means, box=None)
     for nu in tree.nu.values:
         corrupted = float(tree["corrupted"].probability.sel(nu=nu).mean())
         best = effects.strongest(tree, 1, nu=nu)[0]
-        shares = [f"{float(gamma[name].sel(nu=nu)):.3f}" for name in ("question_encoder", "answer_decoder")]
+        shares = [f"{float(gamma[name].sel(nu=nu)):.3f}" for name in names]
         ladder.add_row(f"{nu:g}", f"{corrupted:.4f}", f"{clean - corrupted:+.4f}", f"{best.probability:.4f}", *shares)
     console.print(ladder)
 
-    strongest = Table("component", "kind", "layer", "token", "restored", "indirect effect", "relevance", box=None)
-    for site in effects.strongest(tree, 10, nu=shown):
+    sites = effects.strongest(tree, 10, nu=shown)
+    where = ["layer", *["head"] * any(site.head is not None for site in sites), "token"]
+    strongest = Table("component", "kind", *where, "restored", "indirect effect", "relevance", box=None)
+    for site in sites:
         token = f"{site.token} {site.token_text}"
         numbers = [f"{site.probability:.4f}", f"{site.indirect_effect:+.4f}", f"{site.relevance:.3f}"]
-        strongest.add_row(site.component, site.kind, str(site.layer), token, *numbers)
+        head = ["" if site.head is None else str(site.head)] * (len(where) > 2)
+        strongest.add_row(site.component, site.kind, str(site.layer), *head, token, *numbers)
     console.print(f"\nStrongest sites at ν = {shown:g}, mean of {tree.sizes['draw']} draws")
     console.print(strongest)
 

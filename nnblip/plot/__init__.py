@@ -7,7 +7,7 @@ no global setting is touched and there is nothing to close. Save it with
 
 from nnblip.plot.common import VALUES
 from nnblip.plot.curves import gamma
-from nnblip.plot.maps import heatmap
+from nnblip.plot.maps import heads, heatmap
 from nnblip.plot.pictures import picture
 
-__all__ = ["VALUES", "gamma", "heatmap", "picture"]
+__all__ = ["VALUES", "gamma", "heads", "heatmap", "picture"]

@@ -69,7 +69,7 @@ def title_of(
     average = "" if draws is None else ", 1 draw" if draws == 1 else f", mean of {draws} draws"
     done = "damaged" if tree.attrs.get("direction") == "noising" else "restored"
     settings = f"{reading.spoken(component)}, {kind} {done}, ν = {float(tree.coords['nu']):g}{average}"
-    return [*textwrap.wrap(headline, characters), settings]
+    return [*textwrap.wrap(headline, characters), *textwrap.wrap(settings, characters)]
 
 
 def colour_bar(

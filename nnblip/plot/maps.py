@@ -1,11 +1,16 @@
-"""Heatmaps over the layers and tokens of a component."""
+"""Heatmaps over the layers of a component and its tokens or heads."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from nnblip import effects
 from nnblip.effects import reading
@@ -23,6 +28,7 @@ from nnblip.plot.common import (
     values_of,
     why_undefined,
 )
+from nnblip.sites import HEAD_KINDS, HEADS_NODE
 
 
 def heatmap(
@@ -76,16 +82,58 @@ def heatmap(
     values = values.sel(kind=kind).isel(token=shown)
     numbers = reading.over_draws(values).transpose("token", "layer").values
     labels = [f"{texts[i]}  {node['token'].values[i]}".strip() for i in shown]
-    layers = [str(layer) for layer in node["layer"].values]
+    title = partial(title_of, tree, node, component, kind, values.sizes.get("draw"))
+    return _drawn(tree, node, values, numbers, labels, "token and its position", value, threshold, title)
 
+
+def heads(
+    tree: xr.DataTree,
+    component: str,
+    *,
+    nu: float | None = None,
+    kind: str = HEAD_KINDS[0],
+    example: str | None = None,
+    value: str = "probability",
+    threshold: float = effects.THRESHOLD,
+) -> Figure:
+    """Heads by layers of one component, each at the token where it has the largest value, the mean over the draws.
+
+    Args:
+        tree: a result of `causal_trace` with kinds of heads.
+        component: such as `question_encoder`.
+        kind: `attention_head` or `crossattention_head`.
+        nu, example, value, threshold: as for `heatmap`.
+
+    Raises:
+        NnblipError: as `heatmap`.
+    """
+    one_of(value, VALUES, "value")
+    name = component.removesuffix(HEADS_NODE) + HEADS_NODE
+    one_of(name, reading.restored(tree), "heads of")
+    tree = reading.choose(reading.choose(tree, "nu", nu), "example", example)
+    node = reading.restored(tree)[name]
+    one_of(kind, node["kind"].values.tolist(), f"kind of {name}")
+    values = values_of(tree, name, value, threshold).sel(kind=kind)
+    numbers = reading.over_draws(values).max("token").transpose("head", "layer").values
+    labels = [f"head {head}" for head in node["head"].values]
+    title = partial(title_of, tree, node, component.removesuffix(HEADS_NODE), kind, values.sizes.get("draw"))
+    return _drawn(tree, node, values, numbers, labels, "each at its best token", value, threshold, title)
+
+
+def _drawn(
+    tree: xr.DataTree, node: xr.Dataset, values: xr.DataArray, numbers: NDArray[Any], labels: list[str], down: str,
+    value: str, threshold: float, title_in: Callable[[int], list[str]],
+) -> Figure:  # fmt: skip
+    """A figure of numbers (row, layer); `down` is what the rows are."""
+    layers = [str(layer) for layer in node["layer"].values]
     rows, columns = numbers.shape
     width, map_height = 3.0 + 0.33 * max(columns, 6), min(max(0.27 * rows, 1.5), 7.5)  # inches
-    title = title_of(tree, node, component, kind, values.sizes.get("draw"), characters=int(width * 11))
+    title = title_in(int(width * 11))
     height = 0.7 + map_height + 0.19 * len(title)
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
     axes.set_title("\n".join(title), fontsize=TEXT, loc="left", pad=8, parse_math=False, linespacing=1.4)
-    _map_axes(axes, layers, labels)
+    _map_axes(axes, layers, labels, down)
 
     if not np.isfinite(numbers).any():
         axes.set_facecolor(UNDEFINED)
@@ -106,13 +154,13 @@ def heatmap(
     return figure
 
 
-def _map_axes(axes: Axes, layers: list[str], tokens: list[str]) -> None:
+def _map_axes(axes: Axes, layers: list[str], tokens: list[str], down: str) -> None:
     step = 1 + len(tokens) // 60  # every layer is labelled; hundreds of patches cannot be
     axes.set_xlim(0, len(layers))
     axes.set_ylim(len(tokens), 0)
     axes.set_xticks(np.arange(len(layers)) + 0.5, layers, fontsize=SMALL)
     axes.set_yticks(np.arange(0, len(tokens), step) + 0.5, tokens[::step], fontsize=SMALL, parse_math=False)
     axes.set_xlabel("layer", fontsize=TEXT)
-    axes.set_ylabel("token and its position", fontsize=TEXT)
+    axes.set_ylabel(down, fontsize=TEXT)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

@@ -15,6 +15,8 @@ from PIL import Image
 import nnblip
 from nnblip import demo
 from nnblip.command.cli import main
+from nnblip.errors import NnblipError
+from nnblip.sites import TEXT_COMPONENTS
 
 
 def test_without_arguments_a_bundled_scene_is_traced(tmp_path, capsys):
@@ -31,6 +33,35 @@ def test_without_arguments_a_bundled_scene_is_traced(tmp_path, capsys):
     for name in ("question_encoder", "answer_decoder", "gamma"):
         with Image.open(out / f"{name}.png") as picture:
             assert min(picture.size) > 400 and len(set(picture.convert("L").resize((64, 64)).getdata())) > 10
+
+
+def test_heads_have_a_table_with_their_numbers_and_a_picture_and_every_kind_is_drawn(tmp_path, capsys):
+    out = tmp_path / "out"
+    words = ["trace", "--draws", "1", "--nu", "5", "--out", str(out), "--kinds", "crossattention_head"]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert "head  token" in printed and "crossattention_head" in printed and "Γ question encoder heads" in printed
+    assert {path.name for path in out.iterdir()} == {
+        "result.zarr", "question_encoder.png", "answer_decoder.png", "gamma.png"
+    }  # fmt: skip
+    assert main([*words, "block", "mlp_out", "--overwrite"]) == 0
+    names = {path.name for path in out.iterdir()}
+    assert {f"{part}_{kind}.png" for part in TEXT_COMPONENTS for kind in ("block", "mlp_out")} <= names
+    assert all(name in capsys.readouterr().out for name in ["image_encoder.png"])
+
+
+def test_a_refused_run_leaves_no_folder_and_a_failed_one_nothing_in_it(tmp_path, capsys, monkeypatch):
+    out = tmp_path / "new" / "folder"
+    assert main(["trace", "--nu", "-1", "--out", str(out)]) == 2
+    assert main(["trace", "none.png", "what is this", "--out", str(out)]) == 2
+    assert not (tmp_path / "new").exists()
+
+    def fails(*_, **__):
+        raise NnblipError("no picture")
+
+    monkeypatch.setattr(nnblip.plot, "gamma", fails)
+    assert main(["trace", "--nu", "5", "--draws", "1", "--out", str(out)]) == 2
+    assert "no picture" in capsys.readouterr().err and not (tmp_path / "new").exists()
 
 
 def test_an_existing_result_is_only_replaced_when_asked(tmp_path, capsys):
