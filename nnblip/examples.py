@@ -19,8 +19,8 @@ from nnblip.errors import STUMBLES, InputError
 #: Larger pictures are refused: no photograph has them, and decoding one fills the memory.
 MAX_PIXELS = 100_000_000
 
-#: What may be given as a picture. (A text: on a server, which needs none of it, there may be no PIL.)
-ImageLike: TypeAlias = "str | Path | Image.Image | np.ndarray | Callable[[], Any]"
+#: What may be given as a picture.
+ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray | Callable[[], Any]
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Record(Protocol):
 
 #: What may be given as an example.
 ExampleLike: TypeAlias = (
-    "Example | tuple[ImageLike, str] | tuple[ImageLike, str, str | None] | Mapping[str, Any] | Record"
+    Example | tuple[ImageLike, str] | tuple[ImageLike, str, str | None] | Mapping[str, Any] | Record
 )
 
 

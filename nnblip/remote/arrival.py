@@ -54,8 +54,15 @@ class Shipped(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
 
 
-class Anything:
-    """Stands for whatever is imported from a package that is not there."""
+class _Whatever(type):
+    def __getattr__(cls, name: str) -> type:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Anything
+
+
+class Anything(metaclass=_Whatever):
+    """Stands for whatever is imported from a package that is not there, and for what is in it."""
 
     def __class_getitem__(cls, item: Any) -> type:
         return cls
