@@ -171,7 +171,7 @@ def sweep(
     """Trace a whole data set into one store; stopped at any moment, the same command goes on.
 
     Several processes share the examples, on CPUs too: accelerate launch --multi_gpu --num_processes 2
-    -m nnblip sweep ...
+    -m -- nnblip sweep ..., or torchrun --standalone --nproc-per-node 2 -m -- nnblip sweep ...
 
     Parameters
     ----------

@@ -66,7 +66,8 @@ def sweep(report: Report) -> None:
         means = [f"{float(of_kind.sel(nu=nu).mean()):+.4f}" for nu in effect.nu.values]
         table.add_row(kind or "-", str(of_kind.sizes["example"]), *means)
     console.print(table)
-    console.print(f"\nWrote {report.out}", soft_wrap=True, markup=False)
+    wrote = "Wrote" if report.ran else "Nothing was left to do in"
+    console.print(f"\n{wrote} {report.out}", soft_wrap=True, markup=False)
 
 
 def _console() -> Console:

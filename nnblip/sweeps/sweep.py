@@ -51,7 +51,7 @@ class Report:
         out: where the store is.
         tree: the finished tree, opened lazily.
         status: how many examples are done and failed in all.
-        ran: how many examples this process traced, failures included.
+        ran: how many examples this call traced, by all of its processes, failures included.
         passes: how many passes of the model that were.
         seconds: how long this call took, and how much of it passed from the first example to the last.
         errors: the failed examples, {id: error}.
@@ -297,7 +297,7 @@ def _work(
     blocks = sorted({number // store.block for number in todo})
     dealt = set(blocks[team.rank :: team.size])  # whole blocks, so that no chunk has two writers
     mine = [number for number in todo if number // store.block in dealt]
-    ran = failed = 0
+    failed = 0
     hidden = True if team.rank else None if progress is None else not progress
     began = time.perf_counter()
     heard = moved = time.monotonic()
@@ -318,7 +318,6 @@ def _work(
         try:
             for number, traced in _traced(agenda, mine, in_flight, stopped):
                 failed += not _one(store, agenda, number, traced)
-                ran += 1
                 bar.update(team.size == 1 or bar.n < total)
                 if failed:
                     bar.set_postfix(failed=failed, refresh=False)
@@ -331,7 +330,8 @@ def _work(
             wait_for(path, lambda rank: rank == 0, hear)
         else:
             wait_for(path, lambda rank: rank > 0, hear)
-    status = Counter(store.status())
+    states = store.status()
+    status, now = Counter(states), Counter(states[number] for number in todo)  # of all processes of this launch
     if status[PENDING] and stopped.is_set():
         raise KeyboardInterrupt(_stopped(status, total))
     if status[PENDING]:
@@ -341,8 +341,8 @@ def _work(
     tree = results.open_result(path)
     coords = [tree.coords[name].values.tolist() for name in ("example", "status", "error")]
     errors = {one: error for one, state, error in zip(*coords, strict=True) if state == FAILED}
-    passes = (ran - failed) * agenda.settings.draws * len(agenda.settings.nu)
-    return Report(path, tree, status, ran, passes, (0.0, between), errors)
+    passes = now[DONE] * agenda.settings.draws * len(agenda.settings.nu)
+    return Report(path, tree, status, now[DONE] + now[FAILED], passes, (0.0, between), errors)
 
 
 def _traced(

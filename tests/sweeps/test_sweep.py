@@ -152,6 +152,12 @@ def test_the_command_says_what_it_did(tmp_path, capsys, monkeypatch):
     effect = (tree["clean"].probability - tree["corrupted"].probability).mean("draw").sel(nu=5)
     for kind in set(tree.question_type.values.tolist()):
         assert f"{float(effect[(tree.question_type == kind).values].mean()):+.4f}" in printed
+    assert "\nWrote " in printed
+    assert main([*words, "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "This run: 0 examples, 0 passes" in printed and f"Nothing was left to do in {out}" in printed.replace(
+        "\n", ""
+    )
     stored = json.loads(tree.attrs["sweep"])
     assert stored["setting nu"] == [1.0, 5.0] and stored["data set: name"] == "test scenes"
     assert main([*words, "--out", str(out), "--seed", "1"]) == 2

@@ -8,7 +8,7 @@ from types import FrameType
 
 from nnblip import demo
 from nnblip.blip.loading import served_name
-from nnblip.remote.server.stack import PORT, Stack
+from nnblip.remote.server.stack import PORT, Stack, check_installed
 
 
 def model_key(model: str | None) -> str:
@@ -23,6 +23,7 @@ def serve(model: str | None, port: int = PORT, dtype: str = "float32") -> int:
     Raises:
         RemoteError: if it cannot start.
     """
+    check_installed()
     began = time.monotonic()
     stack = Stack([model_key(model)], port, dtype, say=lambda text: print(f"  {text}", flush=True))
     before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
