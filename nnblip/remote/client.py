@@ -19,8 +19,9 @@ from nnblip.blip import upstream
 from nnblip.blip.network import Blip
 from nnblip.errors import RemoteError
 from nnblip.remote import errand
-from nnblip.remote.faults import AGAIN, faults
+from nnblip.remote.faults import AGAIN, faults, without_key
 from nnblip.remote.packing import Processor, payload
+from nnblip.remote.trust import check_address, read, read_status, shown
 from nnblip.remote.turns import TURN
 from nnblip.runs.envelope import opened, sealed
 from nnblip.runs.run import BROUGHT, Run
@@ -36,21 +37,24 @@ LARGEST = 256 * 2**20
 class Backend(upstream.RemoteBackend):
     """nnsight's backend, with nnblip in its luggage and a deadline.
 
+    Args:
+        model: the model.
+        timeout: seconds for a request; `TIMEOUT` if None.
+        by_hand: whether the block is the user's own, and so are its results.
+        **options: of nnsight's backend; `host` is NDIF_HOST if not given.
+
     Attributes:
         sent, received: bytes of the last request.
     """
 
-    def __init__(
-        self, model: Blip, timeout: float | None = None, quiet: bool = True, processor: bool = False, **options: Any
-    ) -> None:
+    def __init__(self, model: Blip, timeout: float | None = None, by_hand: bool = False, **options: Any) -> None:
         host = str(options.pop("host", None) or upstream.CONFIG.API.HOST).rstrip("/")
-        if not host.startswith(("http://", "https://")):
-            raise RemoteError(f"NDIF_HOST {host!r}: expected an address that begins with http:// or https://")
-        super().__init__(model.to_model_key(), host, env=model._remoteable_get_env(), **options)
+        super().__init__(model.to_model_key(), check_address(host), env=model._remoteable_get_env(), **options)
         self.timeout = timeout or TIMEOUT
-        self.last = Processor(model) if processor else None
+        # a block written by hand may read images and questions, may save anything, and may take long
+        self.last, self.trusting = Processor(model) if by_hand else None, by_hand
         self.sent = self.received = 0
-        if quiet:
+        if not by_hand:
             self.display.enabled = False
 
     def __call__(self, tracer: Any = None) -> Any:
@@ -79,11 +83,13 @@ class Backend(upstream.RemoteBackend):
     def finalize(self, content: bytes) -> Any:
         self.received = len(content)
         with TURN.taken():
-            return super().finalize(content)
+            return super().finalize(content) if self.trusting else unpacked(content, self.compress)
 
     @staticmethod
     def parse(message: str | bytes) -> upstream.ResponseModel:
         with TURN.taken():
+            if isinstance(message, bytes | bytearray):
+                return read_status(bytes(message))
             return upstream.RemoteBackend.parse(message)
 
     def request(self, request: Any, tracer: Any) -> Any:
@@ -120,7 +126,9 @@ class Backend(upstream.RemoteBackend):
                 if now - heard > SILENCE:
                     heard, failed = now, 0 if lives(self.host) else failed + 1
                     if failed >= PATIENCE:
-                        raise RemoteError(f"the server {self.host} is gone or has lost its stores or its Ray; {AGAIN}")
+                        raise RemoteError(
+                            f"the server {shown(self.host)} is gone or has lost its stores or its Ray; {AGAIN}"
+                        )
                 connection.settimeout(max(0.05, min(SILENCE, deadline - now)))
                 try:
                     message = connection.recv()
@@ -136,6 +144,15 @@ class Backend(upstream.RemoteBackend):
                     return result
         finally:
             connection.close()
+
+
+def unpacked(content: bytes, compressed: bool) -> Any:
+    """A result of nnblip's own as it came, see `nnblip.remote.trust`."""
+    if compressed:
+        import zstandard
+
+        content = zstandard.ZstdDecompressor().decompress(content)
+    return read(content)
 
 
 def ask(model: Blip, name: str, *args: Any, timeout: float | None = None, **options: Any) -> Any:
@@ -159,11 +176,23 @@ def ask(model: Blip, name: str, *args: Any, timeout: float | None = None, **opti
 
 def for_blocks(model: Blip, **options: Any) -> Backend:
     """For a block of the user's own, after a look at what the server serves under the model's name."""
-    backend = Backend(model, quiet=False, processor=True, **options)
+    backend = Backend(model, by_hand=True, **options)
     if backend.job_id is None and (known := (backend.host, model.to_model_key(), model.dtype)) not in _SERVED:
         ask(model, "nothing", host=backend.host)
         _SERVED.add(known)
     return backend
+
+
+def downloaded(host: str, where: Any) -> Any:
+    """The result of a job of nnblip's own, from what its status carried: the result, or where it is."""
+    backend = _Download("", check_address(host))
+    backend.display.enabled = False
+    return backend.download_result(where)
+
+
+class _Download(upstream.RemoteBackend):
+    def finalize(self, content: bytes) -> Any:
+        return unpacked(content, self.compress)
 
 
 _SERVED: set[tuple[Any, ...]] = set()
@@ -184,20 +213,21 @@ def check(server: str) -> None:
     """Before the first request: can this client and that server talk? Raises `RemoteError`."""
     import httpx
 
+    where = shown(server)
     with faults(server):
         answer = httpx.get(f"{server}/env", timeout=httpx.Timeout(CONNECT, read=90.0))
         if answer.status_code == 404:
             return  # a server that does not say
         if answer.status_code != 200:
             raise RemoteError(
-                f"the server {server} is not ready (HTTP {answer.status_code}: {answer.text[:200]}); wait until"
-                " `nnblip serve` says that it is, then try again"
+                f"the server {where} is not ready (HTTP {answer.status_code}: {without_key(answer.text)[:200]!r});"
+                " wait until `nnblip serve` says that it is, then try again"
             )
         there = answer.json().get("packages", {})
     for package, parts in (("nnsight", 2), ("transformers", 1)):
         theirs, ours = str(there.get(package, "")), importlib.metadata.version(package)
         if theirs and theirs.split(".")[:parts] != ours.split(".")[:parts]:
             raise RemoteError(
-                f"the server {server} has {package} {theirs}, this client {ours}: they cannot talk;"
+                f"the server {where} has {package} {theirs}, this client {ours}: they cannot talk;"
                 f" install {package} {'.'.join(theirs.split('.')[:parts])} here, or another server"
             )

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from nnblip.blip.upstream import CONFIG, ServerSays, status_code
 from nnblip.errors import NnblipError, RemoteError
+from nnblip.remote.trust import password_in, shown
 
 SERVE = "start one with `nnblip serve` and export NDIF_HOST as it says"
 #: HTTP: credentials are missing, or not those of someone who may.
@@ -20,6 +21,7 @@ def faults(where: str) -> Iterator[None]:
     import httpx
     import websocket
 
+    where = shown(where)
     try:
         yield
     except NnblipError:
@@ -52,8 +54,12 @@ def _fault(text: str, error: BaseException) -> RemoteError:
 
 
 def without_key(text: str) -> str:
-    """A text in which the API key is not readable."""
-    return text.replace(CONFIG.API.APIKEY, "(API key)") if CONFIG.API.APIKEY else text
+    """A text in which neither the API key nor a password in NDIF_HOST is readable."""
+    text = text.replace(CONFIG.API.HOST, shown(CONFIG.API.HOST))
+    password = password_in(CONFIG.API.HOST)
+    for secret, name in ((CONFIG.API.APIKEY, "(API key)"), (password, "(password)")):
+        text = text.replace(secret, name) if secret else text
+    return text
 
 
 def _short(error: BaseException) -> str:

@@ -24,6 +24,7 @@ from nnblip.passes.measure import Asked
 from nnblip.passes.settings import Settings
 from nnblip.remote import client, errand
 from nnblip.remote.faults import explained, faults, without_key
+from nnblip.remote.trust import check_address
 from nnblip.runs.envelope import opened
 from nnblip.tracing.labels import example_coords, labelled, result_of
 
@@ -66,12 +67,14 @@ class Job:
             datetime.now(UTC).isoformat(timespec="seconds"), [example.question for example in examples],
         )  # fmt: skip
         folder().mkdir(parents=True, exist_ok=True)
-        folder().chmod(0o700)  # questions may be private, and who could write here could have `load` run code
+        folder().chmod(0o700)  # questions may be private, and who could write here could have `result` run code
         # what labels the numbers: no pixels, which the server has
         kept = [replace(example, image=example_coords(example)["image"], partner=None) for example in examples]
         encoded = [(one.encoded.tokens, one.encoded.key, one.encoded.question) for one in asked]
-        _path(job.id, "labels").write_bytes(upstream.dumps((settings, kept, encoded)))
-        _path(job.id, "json").write_text(json.dumps(asdict(job), indent=1))
+        for suffix, record in (("labels", upstream.dumps((settings, kept, encoded))), ("json", _plain(job))):
+            path = _path(job.id, suffix)
+            path.touch(0o600)
+            path.write_bytes(record)
         return job
 
     @classmethod
@@ -117,14 +120,10 @@ class Job:
         found = opened(self._download(response).get("found"))
         return self._tree(found)
 
-    def _backend(self) -> upstream.RemoteBackend:
-        backend = upstream.RemoteBackend("", host=self.host, blocking=False, job_id=self.id)
-        backend.display.enabled = False
-        return backend
-
     def _look(self) -> upstream.ResponseModel | None:
         import httpx
 
+        check_address(self.host)
         key = {"ndif-api-key": upstream.CONFIG.API.APIKEY} if upstream.CONFIG.API.APIKEY else None
         with faults(self.host):
             answer = httpx.get(f"{self.host}/response/{self.id}", headers=key, timeout=client.CONNECT)
@@ -140,12 +139,12 @@ class Job:
 
     def _download(self, response: upstream.ResponseModel) -> dict[str, Any]:
         with faults(self.host):
-            return self._backend().download_result(response.data) or {}
+            return client.downloaded(self.host, response.data) or {}
 
     def _tree(self, found: list[dict[str, Any]]) -> xr.DataTree:
         model = BlipVQA(self.model, revision=self.revision, dtype=self.dtype, remote=True)
         try:
-            settings, examples, encoded = upstream.loads(_path(self.id, "labels").read_bytes())
+            settings, examples, encoded = upstream.loads(_own(_path(self.id, "labels")).read_bytes())
         except STUMBLES as error:  # whatever a damaged or foreign pickle raises
             raise RemoteError(f"the record of job {self.id} cannot be read ({error}); submit it again") from None
         import torch
@@ -160,6 +159,27 @@ class Job:
             for example, (tokens, key, question), one in zip(examples, encoded, found, strict=True)
         ]  # fmt: skip
         return result_of(model, settings, traced)
+
+
+def _plain(job: Job) -> bytes:
+    return json.dumps(asdict(job), indent=1).encode()
+
+
+def _own(path: Path) -> Path:
+    """A record that nobody else can have written: it is a pickle, which may hold functions of the user's.
+
+    Raises:
+        RemoteError: if it, or its folder, is another's or may be written by others.
+    """
+    for one in (path.parent, path):
+        found = one.stat()
+        mine = not hasattr(os, "getuid") or found.st_uid == os.getuid()
+        if not mine or found.st_mode & 0o022:
+            raise RemoteError(
+                f"{str(one)!r} is another user's, or others may write to it, so what it says is not run; delete it and"
+                " submit the job again"
+            )
+    return path
 
 
 def folder() -> Path:

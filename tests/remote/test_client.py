@@ -1,6 +1,9 @@
 """Requests without a server: what they bring suffices, they are small, faults are named, nothing waits for ever."""
 
 import ast
+import io
+import os
+import pickle
 import threading
 import time
 
@@ -13,6 +16,7 @@ from nnsight.schema.config import CONFIG
 
 import nnblip
 from nnblip import errors
+from nnblip.blip import upstream
 from nnblip.errors import InputError, NnblipError, RemoteError
 from nnblip.remote import client, errand
 from nnblip.remote.faults import faults
@@ -276,3 +280,82 @@ def test_a_fault_of_the_server_stops_a_sweep_and_marks_no_example(there, monkeyp
     monkeypatch.setattr(client, "ask", down)
     with pytest.raises(nnblip.NnblipError, match="the server is gone"):
         nnblip.sweep(there, nnblip.demo.examples()[:2], tmp_path / "x.zarr", draws=1)
+
+
+# --- what is believed ---------------------------------------------------------------------
+
+
+class Runs:
+    """A pickle that would run code where it is read."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return exec, (f"open({str(self.path)!r}, 'w')",)
+
+
+def test_what_a_server_sends_runs_no_code_here(there, tmp_path):
+    backend, planted = client.Backend(there), tmp_path / "planted"
+    backend.compress = False
+    content = io.BytesIO()
+    torch.save({"found": Runs(planted)}, content)
+    with pytest.raises(RemoteError, match="something else than tensors, numbers, texts"):
+        backend.finalize(content.getvalue())
+    with pytest.raises(RemoteError, match="something else than tensors"):
+        backend.parse(content.getvalue())  # as a status that brings its result along
+    assert not planted.exists()
+    good = upstream.ResponseModel(id="1", status=upstream.Status.COMPLETED, data=b"bytes")
+    assert backend.parse(good.pickle()).data == b"bytes"
+    told = {"numbers": [1, 2.5, None, True, ("text",)], "tensor": torch.ones(2)}
+    content = io.BytesIO()
+    torch.save(told, content)
+    assert backend.finalize(content.getvalue())["numbers"] == told["numbers"]
+
+
+@pytest.mark.parametrize("host", ["http://server", "http://192.168.0.7:8001", "http://localhost.evil.org"])
+def test_an_unencrypted_server_elsewhere_is_refused_unless_allowed(there, host, monkeypatch):
+    with pytest.raises(RemoteError, match=r"is not encrypted.*NNBLIP_ALLOW_HTTP=1"):
+        client.Backend(there, host=host)
+    monkeypatch.setenv("NNBLIP_ALLOW_HTTP", "1")
+    assert client.Backend(there, host=host).host == host
+
+
+@pytest.mark.parametrize("host", ["https://server", "http://127.0.0.1:8001", "http://localhost:1", "http://[::1]:1"])
+def test_this_machine_and_encrypted_servers_are_right(there, host):
+    assert client.Backend(there, host=host).host == host
+
+
+@pytest.mark.parametrize("host", ["server:8001", "ftp://server", "http://", "https://[::1"])
+def test_what_is_no_address_is_refused(there, host):
+    with pytest.raises(RemoteError, match=r"NDIF_HOST .*expected an address such as"):
+        client.Backend(there, host=host)
+
+
+def test_a_password_in_the_address_is_never_shown(there, monkeypatch):
+    host = "http://me:a-password@127.0.0.1:9"
+    monkeypatch.setattr(CONFIG.API, "HOST", host)
+    client.check.cache_clear()
+    with pytest.raises(RemoteError, match="no server answers") as caught:
+        there.answer(nnblip.demo.examples()[0].image, "what is the color of the circle")
+    assert "a-password" not in str(caught.value) + str(caught.value.__cause__)
+    assert "(password)@127.0.0.1:9" in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="files have no modes here")
+def test_a_record_that_others_may_write_is_not_run(tmp_path, monkeypatch):
+    from nnblip.tracing import jobs
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    jobs.folder().mkdir(parents=True)
+    jobs.folder().chmod(0o700)
+    planted, record = tmp_path / "planted", jobs.folder() / "j1.labels"
+    record.write_bytes(pickle.dumps(Runs(planted)))
+    job = jobs.Job("j1", "http://127.0.0.1:9", None, None, "float32", "2026-01-01T00:00:00+00:00", ["what"])
+    for where, mode in ((record, 0o666), (jobs.folder(), 0o777)):
+        record.chmod(0o600)
+        where.chmod(mode)
+        with pytest.raises(RemoteError, match="others may write to it"):
+            job._tree([])
+        assert not planted.exists()
+        where.chmod(0o700)
