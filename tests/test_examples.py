@@ -2,14 +2,13 @@
 
 import io
 import struct
-import time
 import types
 import zlib
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, features
+from PIL import Image, ImageFile, features
 
 from nnblip import examples
 from nnblip.errors import InputError
@@ -97,12 +96,11 @@ def png_header(width, height):
 
 @pytest.mark.filterwarnings("error::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize(("width", "height"), [(40_000, 40_000), (12_000, 12_000), (10_001, 10_000), (2_000_000, 51)])
-def test_an_absurdly_large_picture_is_refused_without_decoding_it(width, height, tmp_path):
+def test_an_absurdly_large_picture_is_refused_without_decoding_it(width, height, tmp_path, monkeypatch):
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("it is decoded"))
     path = tmp_path / "bomb.png"
     path.write_bytes(png_header(width, height))
-    start = time.perf_counter()
     refuse(path, str(path), "too large", "100,000,000")
-    assert time.perf_counter() - start < 1
 
 
 def test_a_picture_of_just_the_allowed_size_is_read(pixels, tmp_path, monkeypatch):

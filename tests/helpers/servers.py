@@ -12,6 +12,7 @@ import psutil
 import pytest
 from nnsight.schema.config import CONFIG
 
+from helpers.slow import over
 from nnblip.remote import client
 from nnblip.remote.server.stack import free_port
 
@@ -68,7 +69,7 @@ class Server:
 
     def ended(self) -> int:
         """Its exit code once it has ended by itself; the test fails if it leaves a process behind."""
-        code = self.process.wait(60)
+        code = self.process.wait(300)
         assert not self.processes(), "something still runs"
         return code
 
@@ -99,21 +100,22 @@ class Server:
 
     @contextlib.contextmanager
     def killed_when(self, begun: Path, part: str | int):
-        """Kill a part as soon as a file is there: what runs on the server writes it."""
-        over = threading.Event()
+        """Kill a part as soon as a file is there: what runs on the server makes it, and goes on after that."""
+        left = threading.Event()
 
         def watch() -> None:
-            while not begun.exists() and not over.is_set():
+            while not begun.exists() and not left.is_set():
                 time.sleep(0.05)
-            if not over.is_set():
+            if not left.is_set():
                 self.kill(part)
+            over(begun).touch()
 
         thread = threading.Thread(target=watch)
         thread.start()
         try:
             yield
         finally:
-            over.set()
+            left.set()
             thread.join()
 
 

@@ -1,26 +1,32 @@
-"""What takes its time on a server, so that there is a middle of a request, and what brings much back."""
+"""What is held on a server until it may go on, so that there is a middle of a request, and what brings much back."""
 
 from pathlib import Path
 
 from nnblip.noise import Multiplicative
 
 
-class Slow(Multiplicative):
-    """Noise that writes a file when it begins, and then waits."""
+def over(begun: Path) -> Path:
+    """When this file is there, what has made the other one goes on."""
+    return Path(f"{begun}.over")
 
-    def __init__(self, begun: Path, seconds: float = 30) -> None:
-        self.__dict__.update(begun=str(begun), seconds=seconds)
+
+class Slow(Multiplicative):
+    """Noise that makes a file when it begins, and then waits for another one, see `over`."""
+
+    def __init__(self, begun: Path) -> None:
+        self.__dict__.update(begun=str(begun), over=str(over(begun)))
 
     def unit(self, shape, rng):
         import pathlib
         import time
 
         pathlib.Path(self.begun).touch()
-        time.sleep(self.seconds)
+        while not pathlib.Path(self.over).exists():
+            time.sleep(0.05)
         return rng.standard_normal(shape, dtype="float32")
 
 
-def weights(model, begun=None, seconds=0):
+def weights(model, begun=None):
     """An errand whose result is too large for Redis (8 MiB): 16 MB that hardly can be compressed."""
     import pathlib
     import time
@@ -29,5 +35,6 @@ def weights(model, begun=None, seconds=0):
 
     if begun:
         pathlib.Path(begun).touch()
-        time.sleep(seconds)
+        while not pathlib.Path(f"{begun}.over").exists():
+            time.sleep(0.05)
     return torch.cat([parameter.detach().flatten() for parameter in model._module.parameters()])

@@ -7,6 +7,7 @@ killed, launched twice or run out of disk is the real command.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -115,22 +116,86 @@ def until(condition: Callable[[], object], process: subprocess.Popen | None = No
         time.sleep(0.01)
 
 
+def held(path: Path) -> list[Path]:
+    """The processes that wait until there is such a file, see `main`."""
+    return list(path.parent.glob(f"{path.name}.held-*"))
+
+
 def main() -> int:
+    """`nnblip`, whose data set these scenes are. Of HOLD=NUMBER:FILE, examples from that number on wait for a file."""
     import nnblip.datasets
     from nnblip.command.cli import main
 
-    def open_dataset(spec, images=None, strict=False):
-        return Scenes.of(40)
-
-    nnblip.datasets.open_dataset = open_dataset  # type: ignore[attr-defined]
-    if seconds := float(os.environ.get("SLOWER", "0")):
-        import nnblip.sweeps.agenda as agenda
-
+    nnblip.datasets.open_dataset = lambda *_, **__: Scenes.of(40)  # type: ignore[attr-defined]
+    if hold := os.environ.get("HOLD"):
+        first, _, file = hold.partition(":")
         trace = agenda.trace_example
-        agenda.trace_example = lambda *args: (time.sleep(seconds), trace(*args))[1]
+
+        def waits(model, settings, example, tick):
+            if int(example.id.removeprefix("q")) >= int(first):
+                Path(f"{file}.held-{os.getpid()}").touch()
+                until(Path(file).exists)
+            return trace(model, settings, example, tick)
+
+        agenda.trace_example = waits
     warnings.simplefilter("default")
     return main()
 
 
+# --- kills ---------------------------------------------------------------------------------
+
+
+class Victims:
+    """Processes that each run a command and are killed at a moment of it: forks of one that has loaded what they need.
+
+    Moments are counted: each time that a file or folder of the store is about to be made, renamed or removed.
+    """
+
+    def __init__(self, out: Path, n: int) -> None:
+        program = ["-m", "helpers.sweeps", "victims", str(out), *command(out, n)[2:]]
+        self.process = start(program, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+    def run(self, moment: int = 0) -> int:
+        """Start one; 0 lets it live. Gives its exit code, which is -SIGKILL if it was still at work."""
+        self.process.stdin.write(f"{moment}\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def close(self) -> None:
+        self.process.communicate()
+
+
+def victims(out: str, *arguments: str) -> int:
+    import nnblip
+    from nnblip.command import cli  # noqa: F401
+
+    nnblip.causal_trace(nnblip.BlipVQA(), Scenes.of(1), **FEW, progress=False)  # all is loaded now, for every fork
+    sys.argv[1:] = arguments
+    for line in sys.stdin:
+        sys.stdout.flush()
+        if not (child := os.fork()):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            if moment := int(line):
+                kill_at(moment, Path(out).name)
+            os._exit(main())
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    return 0
+
+
+def kill_at(moment: int, name: str) -> None:
+    """SIGKILL this process before it does something for the so many-th time to a path with this name in it."""
+    left = moment
+
+    def noticed(event: str, args: tuple) -> None:
+        nonlocal left
+        writes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
+        if (writes or event in ("os.mkdir", "os.rename", "os.remove")) and name in str(args[0]):
+            left -= 1
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(noticed)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(victims(*sys.argv[2:]) if sys.argv[1] == "victims" else main())

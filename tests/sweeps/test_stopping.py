@@ -6,11 +6,21 @@ import os
 import random
 import signal
 import subprocess
-import sys
-import time
 
 import pytest
-from helpers.sweeps import FEW, Scenes, command, environment, same_arrays, start, status, traced_ids
+from helpers.sweeps import (
+    FEW,
+    Scenes,
+    Victims,
+    command,
+    environment,
+    held,
+    same_arrays,
+    start,
+    status,
+    traced_ids,
+    until,
+)
 
 import nnblip
 from nnblip.errors import ResultError
@@ -50,38 +60,23 @@ def test_what_is_finished_is_never_repeated(model, tmp_path, monkeypatch):
 
 
 def test_twenty_kills_at_random_moments_leave_no_trace(tmp_path):
-    """Real processes, real SIGKILL; the moments cover start, creation, tracing and writing."""
+    """Real processes, real SIGKILL: at the start, while the store is made, and before or after any file is written."""
     out, whole, rng = tmp_path / "results.zarr", tmp_path / "whole.zarr", random.Random(1)
-    assert start(command(whole), stdout=subprocess.DEVNULL).wait(120) == 0
-    kills, seen = 0, []
-    while kills < 20:
-        process = start(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment() | SLOW)
-        before = written(out)
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and process.poll() is None:  # then at least one example is at work
-            if kills % 5 == 0 or written(out) > before:
-                break
-            time.sleep(0.005)
-        time.sleep(rng.uniform(0, 0.25))
-        process.send_signal(signal.SIGKILL)
-        assert process.wait(20) == -signal.SIGKILL, "it was still at work"
-        kills += 1
+    at_once = start(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    at_once.kill()
+    assert at_once.wait(300) == -signal.SIGKILL and not out.exists()
+    victims, seen = Victims(out, 30), []
+    # a thousand moments make a store; some two hundred go on in one, and some eighty write an example
+    for least, most in [(1, 1000)] * 2 + [(1000, 1200)] + [(1, 400)] * 16:
+        assert victims.run(rng.randint(least, most)) == -signal.SIGKILL, "it was still at work"
         seen.append(status(out).count("done") if out.exists() else 0)
-    assert seen == sorted(seen) and 5 < seen[-1] < 40, f"each run goes on where the last was killed: {seen}"
+    assert seen == sorted(seen) and 5 < seen[-1] < 30, f"each run goes on where the last was killed: {seen}"
     assert not [line for line in _said(out) if "damaged" in line]
-    assert start(command(out), stdout=subprocess.DEVNULL).wait(120) == 0
+    assert victims.run() == 0
+    victims.close()
+    assert start(command(whole, 30), stdout=subprocess.DEVNULL).wait(300) == 0
     same_arrays(out, whole)
     assert not [*out.rglob("*.partial")]
-
-
-#: So that twenty kills fit into forty examples.
-SLOW = {"SLOWER": "0.1"}
-
-
-def written(out):
-    """When an example was last written; a kill in the middle leaves it to be written again."""
-    chunks = (out / "error").glob("[0-9]*") if out.exists() else ()
-    return max((path.stat().st_mtime_ns for path in chunks), default=0)
 
 
 def _said(out):
@@ -93,17 +88,14 @@ def _said(out):
 # --- several writers -----------------------------------------------------------------------
 
 
-def test_a_second_writer_is_refused_at_once_and_told_who_the_first_is(model, small, tmp_path):
-    out = tmp_path / "results.zarr"
-    first = start(command(out, 40), env=environment() | {"SLOWER": "0.3"}, stdout=subprocess.DEVNULL)
+def test_a_second_writer_is_refused_at_once_and_told_who_the_first_is(model, tmp_path):
+    out, go = tmp_path / "results.zarr", tmp_path / "go"
+    first = start(command(out, 40), env=environment() | {"HOLD": f"1:{go}"}, stdout=subprocess.DEVNULL)
     try:
-        while not out.exists():
-            assert first.poll() is None
-            time.sleep(0.02)
-        began = time.monotonic()
+        until(lambda: held(go), first)
         with pytest.raises(ResultError, match=f"being written by process {first.pid} on "):
             nnblip.sweep(model, Scenes.of(40), out, **FEW)
-        assert time.monotonic() - began < 10
+        assert first.poll() is None, "it was not waited for"
     finally:
         first.kill()
         first.wait()
@@ -127,22 +119,20 @@ def launch(out, *more, **options):
 
 
 def test_two_processes_give_the_store_of_one_and_one_that_is_killed_loses_its_example_only(tmp_path):
-    out, whole = tmp_path / "results.zarr", tmp_path / "whole.zarr"
-    assert start(command(whole, 12), stdout=subprocess.DEVNULL).wait(120) == 0
-    launcher = launch(out, 12, env=environment() | {"SLOWER": "0.5"})
+    out, whole, go = tmp_path / "results.zarr", tmp_path / "whole.zarr", tmp_path / "go"
+    assert start(command(whole, 12), stdout=subprocess.DEVNULL).wait(300) == 0
+    launcher = launch(out, 12, env=environment() | {"HOLD": f"4:{go}"})
+    until(lambda: len(held(go)) == 2, launcher)
     owner = tmp_path / ".results.zarr.lock-1"
-    while not out.exists() or status(out).count("done") < 3:
-        assert launcher.poll() is None, launcher.communicate()
-        time.sleep(0.05)
-    before = status(out).count("done")
     os.kill(int(owner.read_text().split()[1]), signal.SIGKILL)
-    _, said = launcher.communicate(timeout=60)
+    go.touch()
+    _, said = launcher.communicate(timeout=300)
     assert launcher.returncode != 0 and "the same command goes on" in said
-    done = status(out).count("done")
-    assert before <= done < 12
+    assert status(out)[:6] == ["done"] * 5 + ["pending"], "what it was at"
+    assert status(out).count("pending") >= 4, "and the rest of its share"
 
     launcher = launch(out, 12)
-    printed, said = launcher.communicate(timeout=120)
+    printed, said = launcher.communicate(timeout=300)
     assert launcher.returncode == 0, said
     assert printed.count("12 examples done, 0 failed, 1 rows of the data set left out") == 1
     assert f"This run: {12 - done} examples, {12 - done} passes" in printed, "those of both processes"
@@ -164,12 +154,11 @@ def test_the_process_that_waits_does_not_wait_for_ever(model, tmp_path, monkeypa
 
 
 def test_sigterm_finishes_the_example_at_hand(tmp_path):
-    out = tmp_path / "results.zarr"
-    process = start(command(out, 20), env=environment() | {"SLOWER": "0.3"})
-    while not out.exists() or status(out).count("done") < 2:
-        assert process.poll() is None
-        time.sleep(0.02)
+    out, go = tmp_path / "results.zarr", tmp_path / "go"
+    process = start(command(out, 20), env=environment() | {"HOLD": f"2:{go}"})
+    until(lambda: held(go), process)
     process.terminate()
-    _, said = process.communicate(timeout=30)
+    go.touch()
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 130 and "the same command goes on" in said and "Traceback" not in said
-    assert sys.executable and 2 <= status(out).count("done") < 20
+    assert status(out) == ["done"] * 3 + ["pending"] * 17

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers.slow import Slow
+from helpers.slow import Slow, over
 from nnsight.schema.config import CONFIG
 
 import nnblip
@@ -20,25 +20,24 @@ def ask(far, **settings):
     return nnblip.causal_trace(far, [EXAMPLE], draws=1, progress=False, **settings)
 
 
-def ends_with_error(far, match, within, **settings):
-    began = time.monotonic()
+def ends_with_error(far, match, **settings):
     with pytest.raises(RemoteError, match=match):
         ask(far, **settings)
-    assert time.monotonic() - began < within
 
 
-def recovers(far, within=120):
-    deadline = time.monotonic() + within
+def recovers(far):
+    deadline = time.monotonic() + 600
     while True:
         try:
-            assert float(ask(far, timeout=30)["clean"].probability[0]) > 0.9
+            assert float(ask(far, timeout=120)["clean"].probability[0]) > 0.9
             return
         except RemoteError:
             assert time.monotonic() < deadline
 
 
 def test_the_deadline(far, tmp_path):
-    ends_with_error(far, "deadline of 3 s passed", 15, noise=Slow(tmp_path / "begun", 8), timeout=3)
+    ends_with_error(far, "deadline of 3 s passed", noise=Slow(begun := tmp_path / "begun"), timeout=3)
+    over(begun).touch()
     ask(far)  # the server still works after that
 
 
@@ -47,7 +46,7 @@ def test_a_body_that_raises_shows_the_line(far):
         def unit(self, shape, rng):
             return 1 / (shape[0] - 1)  # the user's own line, 401 or not
 
-    ends_with_error(far, r"raised an error on the server(.|\n)*1 / \(shape\[0\] - 1\)", 30, noise=Broken())
+    ends_with_error(far, r"raised an error on the server(.|\n)*1 / \(shape\[0\] - 1\)", noise=Broken())
 
 
 def test_an_unknown_model(server, tmp_path):
@@ -55,7 +54,7 @@ def test_an_unknown_model(server, tmp_path):
     shutil.copytree(nnblip.demo.MODEL, folder)
     far = nnblip.BlipVQA(folder, remote=True)
     shutil.rmtree(folder)
-    ends_with_error(far, "cannot serve this model", 120, timeout=100)
+    ends_with_error(far, "cannot serve this model", timeout=300)
 
 
 def test_another_tree(server, tmp_path):
@@ -67,7 +66,7 @@ def test_another_tree(server, tmp_path):
     (folder / "config.json").write_text(json.dumps(config))
     far = nnblip.BlipVQA(folder, remote=True)
     far.repo_id = str(nnblip.demo.MODEL)
-    ends_with_error(far, "not the one that this client knows", 60)
+    ends_with_error(far, "not the one that this client knows")
 
 
 def test_a_server_that_asks_for_no_key_gets_one(far, monkeypatch):
@@ -81,7 +80,7 @@ def test_an_actor_dies(server, far, tmp_path, part):
     begun = tmp_path / "begun"
     with server.killed_when(begun, part):
         try:
-            tree = ask(far, noise=Slow(begun, 10), timeout=120)
+            tree = ask(far, noise=Slow(begun), timeout=300)
         except RemoteError as error:
             assert "send the request again" in str(error) or "deadline" in str(error)
         else:
@@ -95,7 +94,7 @@ def test_the_web_worker_dies(server, far, tmp_path):
     begun = tmp_path / "begun"
     (worker,) = (pid for pid in server.processes("gunicorn") if parent(pid) in server.processes("gunicorn"))
     with server.killed_when(begun, worker):
-        ends_with_error(far, "gone in the middle", 30, noise=Slow(begun, 5), timeout=60)
+        ends_with_error(far, "gone in the middle", noise=Slow(begun), timeout=300)
     recovers(far)
 
 

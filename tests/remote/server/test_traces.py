@@ -174,7 +174,7 @@ def test_the_command(server, tmp_path):
 
     done = subprocess.run(
         [sys.executable, "-m", "nnblip", "trace", "--remote", "--draws", "1", "--out", tmp_path / "out"],
-        env=os.environ | {"NDIF_HOST": server.url}, capture_output=True, text=True, timeout=200, check=False,
+        env=os.environ | {"NDIF_HOST": server.url}, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Answer:" in done.stdout
