@@ -107,7 +107,7 @@ def trace(
     """
     from nnblip import demo, plot, results
     from nnblip.command import printing
-    from nnblip.effects.shares import indirect_effect
+    from nnblip.effects.differences import indirect_effect
     from nnblip.examples import Example
     from nnblip.sites import TEXT_COMPONENTS
     from nnblip.tracing.trace import causal_trace

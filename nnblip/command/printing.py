@@ -26,7 +26,7 @@ def trace(tree: xr.DataTree, image: str, shown: float) -> None:
     ladder = Table(
         "ν", "corrupted", "total effect", "best restored", "Γ question encoder", "Γ answer decoder", box=None
     )
-    gamma = effects.gamma(tree).mean(("example", "draw")).isel(kind=0)
+    gamma = effects.gamma(tree).mean("example").isel(kind=0)
     for nu in tree.nu.values:
         corrupted = float(tree["corrupted"].probability.sel(nu=nu).mean())
         best = effects.strongest(tree, 1, nu=nu)[0]

@@ -50,8 +50,7 @@ def heatmap(
         example: name of the example; may be left out if the result has one.
         value: `probability` of the answer, with the clean and the corrupted run marked on
             the colour bar; or `indirect_effect` or `relevance`, with colours centred at 0.
-        threshold: smallest total effect for which relevance is defined; draws below it are
-            left out, and the figure says how many remain.
+        threshold: smallest mean total effect for which relevance is defined.
 
     Raises:
         NnblipError: if the component, kind, example, ν or value is not there (the nearest
@@ -71,7 +70,7 @@ def heatmap(
     one_of(kind, node["kind"].values.tolist(), f"kind of {component}")
 
     texts = reading.token_texts(node)
-    present = node["probability"].notnull().any([dim for dim in values.dims if dim != "token"]).values
+    present = node["probability"].notnull().any([dim for dim in node["probability"].dims if dim != "token"]).values
     shown = [i for i, text in enumerate(texts) if text or present[i]]
     values = values.sel(kind=kind).isel(token=shown)
     numbers = reading.over_draws(values).transpose("token", "layer").values
@@ -80,7 +79,7 @@ def heatmap(
 
     rows, columns = numbers.shape
     width, map_height = 3.0 + 0.33 * max(columns, 6), min(max(0.27 * rows, 1.5), 7.5)  # inches
-    title = title_of(tree, node, component, kind, values.sizes.get("draw"), characters=int(width * 11))
+    title = title_of(tree, node, component, kind, node.sizes.get("draw"), characters=int(width * 11))
     height = 0.7 + map_height + 0.19 * len(title)
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
@@ -100,7 +99,7 @@ def heatmap(
     )
     axes.set_facecolor(UNDEFINED)
     colour_bar(axes, mesh, tree, node, value, map_height)
-    notes = notes_on(values, numbers, value)
+    notes = notes_on(numbers)
     if notes:
         axes.set_xlabel(f"layer\n({'; '.join(notes)})", fontsize=TEXT, linespacing=1.5)
     return figure

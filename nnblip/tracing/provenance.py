@@ -42,6 +42,7 @@ def attributes(model: Any, **settings: Any) -> dict[str, Any]:
         "revision": str(model.revision or ""),
         "model_commit": str(getattr(model.config, "_commit_hash", None) or ""),
         "dtype": str(model._module.dtype).removeprefix("torch."),
+        "layers": model.config.text_config.num_hidden_layers,
         "device": "remote" if getattr(model, "remote", False) else ", ".join(where),
         **settings,
         **code(),
