@@ -13,8 +13,8 @@ overtaken      Share of draws in which the token that came second in the clean r
                The answer has then changed; how often another token wins was not stored, but where the answer's
                probability is above one half none can. So the share of answers that begin otherwise lies between
                `overtaken` and `open`, the share of draws where the second is ahead or the probability at most 0.5.
-Γ              relevance averaged over layers and tokens, of the draws in which the noise takes away at least
-               `--threshold`: one ratio of small numbers can outweigh all others in a mean.
+Γ              relevance averaged over layers and tokens, of the examples of which the noise takes away at least
+               `--threshold` (mean over draws).
 agreement      Pearson's correlation of two maps of one example: mean indirect effect of even and of odd draws.
                Draws needed: how many, averaged, are expected to agree with as many others to 0.9 (Spearman-Brown).
 
@@ -47,7 +47,7 @@ from common import (
 from matplotlib.figure import Figure
 
 import nnblip
-from nnblip.effects import mean_interval
+from nnblip.effects import THRESHOLD, mean_interval
 from nnblip.noise import NOISES, get_noise
 from nnblip.results import save
 from nnblip.sites import TEXT_COMPONENTS
@@ -99,7 +99,7 @@ def levels_of(tree: xr.DataTree, groups: list[str], threshold: float) -> xr.Data
     for group in groups:
         here = every.isel(example=(types == group) | (group == ALL))
         median.loc[group] = here["share lost"].median("example")
-        defined.loc[group] = here[GAMMA["question_encoder"]].notnull().any("draw").sum("example")
+        defined.loc[group] = here[GAMMA["question_encoder"]].notnull().sum("example")
         for name in MEASURES:
             for nu in labels["nu"] if name in here else ():
                 values = here[name].sel(nu=nu)
@@ -204,8 +204,8 @@ The smallest ν at which the median share of the answer's probability that is lo
     return f"""{text}
 
 "Answer begins otherwise" is known between two bounds: the second of the clean run is ahead; or it is, or the answer's \
-probability is at most one half. n: examples with a draw that takes away at least {threshold:g}, of which alone Γ is \
-the mean. Draws needed: for two maps of one example to agree to {AGREE:g}, each the mean of so many draws.
+probability is at most one half. n: examples of which the noise takes away at least {threshold:g}, of which alone Γ \
+is the mean. Draws needed: for two maps of one example to agree to {AGREE:g}, each the mean of so many draws.
 """
 
 
@@ -215,7 +215,9 @@ def main() -> None:
     noises = [name for name in NOISES if name != "swap"]  # which needs partners
     some = ["multiplicative", "additive", "uniform", "scale"]
     arguments.add_argument("--noise", nargs="+", choices=noises, default=some)
-    arguments.add_argument("--threshold", type=float, default=0.1, help="the least total effect of a draw that has a Γ")
+    arguments.add_argument(
+        "--threshold", type=float, default=THRESHOLD, help="the least mean total effect that has a Γ"
+    )
     run(arguments.parse_args())
 
 

@@ -24,7 +24,7 @@ def trace(tree: xr.DataTree, image: str, shown: float) -> None:
     console.print(f"[bold]{tree.question.item()}[/bold]  ({image})", soft_wrap=True)
     console.print(f"Answer: [bold]{tree.answer.item()}[/bold], probability {clean:.4f} clean\n")
 
-    gamma = effects.gamma(tree).mean(("example", "draw")).isel(kind=0)
+    gamma = effects.gamma(tree).mean("example").isel(kind=0)
     names = [str(name) for name in gamma if str(name) != "image_encoder" and gamma[name].notnull().any()]
     means = [f"Γ {spoken(name)}" for name in names]
     ladder = Table("ν", "corrupted", "total effect", "best restored", *means, box=None)

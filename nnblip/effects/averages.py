@@ -15,8 +15,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from nnblip.effects.numbers import group_intervals, mean_groups, mean_known
-from nnblip.effects.reading import listed, root_of, spoken, with_nodes
-from nnblip.errors import ResultError, SettingError, one_of
+from nnblip.effects.reading import groups_of, listed, root_of, spoken, with_nodes, without
+from nnblip.errors import ResultError, SettingError
 from nnblip.roles import ROLES, RoleFunction, Rules
 from nnblip.sites import HEADS_NODE
 
@@ -191,20 +191,13 @@ def by_type(tree: xr.DataTree | xr.Dataset, by: str = "question_type", level: fl
     if isinstance(level, bool) or not isinstance(level, (int, float, np.number)) or not 0 < level < 1:
         raise SettingError(f"level is {level!r}: expected a number between 0 and 1, such as 0.95.")
     root = tree if isinstance(tree, xr.Dataset) else root_of(tree)
-    there = [str(name) for name, coord in root.coords.items() if coord.dims == ("example",)]
-    if not there:
-        raise ResultError("no coordinate on example: expected several examples, with what they are told apart by.")
-    labels, group, count = _groups(root[one_of(by, there, "coordinate on example")].values)
-    told = {"long_name": f"examples of the {spoken(by)}"}
-    coords = {by: (by, labels, root[by].attrs), "count": (by, count, told)}
+    group, groups, coords = groups_of(root, by)
     if isinstance(tree, xr.Dataset):
-        return _by_type(tree, by, group, len(labels), level).assign_coords(coords).assign_attrs(level=level)
-    kept = root.drop_vars([name for name, coord in root.coords.items() if _gone(coord.dims)])
+        return _by_type(tree, by, group, groups, level).assign_coords(coords).assign_attrs(level=level)
     nodes = {
-        name: _by_type(node.to_dataset(inherit=False), by, group, len(labels), level)
-        for name, node in tree.children.items()
+        name: _by_type(node.to_dataset(inherit=False), by, group, groups, level) for name, node in tree.children.items()
     }
-    root = kept.assign_coords(coords).assign_attrs(level=level)
+    root = without(root, "example", "draw").assign_coords(coords).assign_attrs(level=level)
     return xr.DataTree.from_dict({"/": root, **nodes}, name=tree.name)
 
 
@@ -236,20 +229,6 @@ def _by_type(node: xr.Dataset, by: str, group: NDArray[np.intp], groups: int, le
 
 def _gone(dims: tuple[Any, ...]) -> bool:
     return bool({"example", "draw"} & set(dims))
-
-
-def _groups(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp], NDArray[np.intp]]:
-    """The different labels, sorted, what is missing last; the number of each example's; how often each occurs."""
-    if labels.dtype.kind not in "fiub":
-        labels = np.array([label if isinstance(label, str) else _said(label) for label in labels.tolist()], str)
-    names, group, count = np.unique(labels, return_inverse=True, return_counts=True)
-    if names.dtype.kind == "U" and names[0] == "":
-        names, count, group = np.roll(names, -1), np.roll(count, -1), (group - 1) % len(names)
-    return names, group.astype(np.intp), count
-
-
-def _said(label: Any) -> str:
-    return "" if label is None or label != label else str(label)
 
 
 # ---- reading ---------------------------------------------------------------------------------

@@ -9,19 +9,49 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def ratio(
-    indirect: NDArray[Any], total: NDArray[Any], total_probability: NDArray[Any], threshold: float
-) -> NDArray[Any]:
-    """`indirect / total`, NaN where either total effect is below the threshold or unknown.
+def paired_means(indirect: NDArray[Any], total: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Means over the draws (the last axis), of those draws in which both effects are known.
 
     Args:
-        indirect: indirect effect on one variable, any shape.
-        total: total effect on the same variable, broadcastable to that shape.
-        total_probability: total effect on the probability, likewise.
-        threshold: positive; in the unit of each total effect.
+        indirect: indirect effects, (..., draw).
+        total: total effects, broadcastable to that.
+
+    Returns:
+        Both means, (...); NaN where no draw is known.
     """
-    defined = (total >= threshold) & (total_probability >= threshold)
-    return indirect / np.where(defined, total, np.nan)
+    known = ~(np.isnan(indirect) | np.isnan(total))
+    count = known.sum(-1)
+    sums = (np.where(known, effect, 0).sum(-1, dtype=float) for effect in (indirect, total))
+    return tuple(quotient(one, count) for one in sums)  # type: ignore[return-value]
+
+
+def ratio_of_means(indirect: NDArray[Any], total: NDArray[Any], threshold: float) -> NDArray[np.float64]:
+    """Σ indirect / Σ total over the draws (the last axis); NaN where the mean total effect is below a threshold.
+
+    Args:
+        indirect: indirect effects, (..., draw); a draw that is NaN here or there is left out of both sums.
+        total: total effects, broadcastable to that.
+        threshold: positive, in the unit of the effects.
+
+    Returns:
+        (...).
+    """
+    return ratio(*paired_means(indirect, total), threshold)
+
+
+def mean_of_ratios(indirect: NDArray[Any], total: NDArray[Any]) -> NDArray[np.float64]:
+    """Mean over the draws (the last axis) of indirect / total, as the notebook of Palit et al. takes it.
+
+    Without a threshold: one draw with next to no total effect decides about the mean, and one with none at all
+    makes it infinite. Draws that are NaN are left out.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return mean_known(np.where(np.isnan(total), np.nan, indirect / total), -1)
+
+
+def ratio(indirect: NDArray[Any], total: NDArray[Any], threshold: float) -> NDArray[np.float64]:
+    """`indirect / total`, NaN where the total effect is below the threshold or unknown."""
+    return indirect / np.where(total >= threshold, total, np.nan)
 
 
 def mean_interval(values: NDArray[Any], level: float = 0.95) -> tuple[float, float, float]:

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
-from nnblip.errors import ResultError, SettingError
+from nnblip.errors import ResultError, SettingError, one_of
 from nnblip.results import VARIABLES
 
 
@@ -141,3 +142,47 @@ def token_texts(node: xr.Dataset) -> list[str]:
 def over_draws(values: xr.DataArray) -> xr.DataArray:
     """Mean over the draws of the noise, of those that are defined."""
     return values.mean("draw") if "draw" in values.dims else values
+
+
+def without(data: xr.Dataset, *dims: str) -> xr.Dataset:
+    """The same without what has one of these dimensions."""
+    return data.drop_vars([name for name, values in data.variables.items() if {*dims} & {*values.dims}])
+
+
+def sites_of(cells: xr.Dataset) -> list[list[tuple[str, str, int, int, int]]]:
+    """The sites of each cell of `/cells`, from its `site_` coordinates."""
+    parts = [f"site_{part}" for part in ("component", "kind", "layer", "token", "head")]
+    if missing := [part for part in parts if part not in cells.coords]:
+        raise ResultError(
+            f"/cells of the result has no coordinate {missing[0]!r}, as results of schema_version 1; trace it again."
+        )
+    columns = [cells[part].transpose("cell", "site").values.tolist() for part in parts]
+    return [[site for site in zip(*rows, strict=True) if site[0]] for rows in zip(*columns, strict=True)]
+
+
+def groups_of(root: xr.Dataset, by: str) -> tuple[NDArray[np.intp], int, dict[str, Any]]:
+    """Which group each example is in, by a coordinate on `example`; how many groups there are; their coordinates.
+
+    Raises:
+        NnblipError: if there is no such coordinate.
+    """
+    there = [str(name) for name, coord in root.coords.items() if coord.dims == ("example",)]
+    if not there:
+        raise ResultError("no coordinate on example: expected several examples, with what they are told apart by.")
+    labels, group, count = _groups(root[one_of(by, there, "coordinate on example")].values)
+    told = {"long_name": f"examples of the {spoken(by)}"}
+    return group, len(labels), {by: (by, labels, root[by].attrs), "count": (by, count, told)}
+
+
+def _groups(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp], NDArray[np.intp]]:
+    """The different labels, sorted, what is missing last; the number of each example's; how often each occurs."""
+    if labels.dtype.kind not in "fiub":
+        labels = np.array([label if isinstance(label, str) else _said(label) for label in labels.tolist()], str)
+    names, group, count = np.unique(labels, return_inverse=True, return_counts=True)
+    if names.dtype.kind == "U" and names[0] == "":
+        names, count, group = np.roll(names, -1), np.roll(count, -1), (group - 1) % len(names)
+    return names, group.astype(np.intp), count
+
+
+def _said(label: Any) -> str:
+    return "" if label is None or label != label else str(label)

@@ -55,8 +55,8 @@ def why_undefined(tree: xr.DataTree, value: str, threshold: float) -> str:
         return "No values: these states were not traced."
     clean, corrupted = clean_and_corrupted(tree)
     return (
-        f"Relevance is undefined: the total effect is below the threshold of {threshold:g}\n"
-        f"in every draw. P(answer) is {clean:.4f} clean and {corrupted:.4f} corrupted."
+        f"Relevance is undefined: the mean total effect is below the threshold of {threshold:g}.\n"
+        f"P(answer) is {clean:.4f} clean and {corrupted:.4f} corrupted."
     )
 
 
@@ -120,17 +120,9 @@ def _mark(bar: Colorbar, marks: dict[str, float], room: float) -> None:
         )
 
 
-def notes_on(values: xr.DataArray, numbers: NDArray[Any], value: str) -> list[str]:
-    """What must be said below the numbers: draws and states without a value."""
-    notes = []
-    if value == "relevance" and "draw" in values.dims:
-        draws = values.sizes["draw"]
-        defined = int(values.notnull().any([dim for dim in values.dims if dim != "draw"]).sum())
-        if defined < draws:
-            notes.append(f"relevance is defined in {defined} of {draws} draws")
-    if not np.isfinite(numbers).all():
-        notes.append("grey: no value")
-    return notes
+def notes_on(numbers: NDArray[Any]) -> list[str]:
+    """What must be said below the numbers: states without a value."""
+    return [] if np.isfinite(numbers).all() else ["grey: no value"]
 
 
 def say(axes: Axes, text: str) -> Text:

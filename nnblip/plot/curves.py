@@ -22,10 +22,9 @@ _LINES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D")
 def gamma(tree: xr.DataTree, *, kind: str = "block", threshold: float = effects.THRESHOLD) -> Figure:
     """Γ(ν), the mean relevance of a component's states, one line per component.
 
-    Points are means over examples and draws; bars are 95 % intervals from Student's t over
-    the examples' means (draws are averaged within an example first), or over the draws if
-    the result has a single example. Examples without a defined relevance at some ν are left
-    out there, and the labels then say how many remain.
+    Points are means over the examples, each a ratio of means over its draws; bars are 95 %
+    intervals over the examples, and there is none for a single one. Examples without a defined
+    relevance at some ν are left out there, and the labels then say how many remain.
 
     Args:
         tree: a result of `causal_trace` or `sweep`, with one ν or several.
@@ -44,10 +43,12 @@ def gamma(tree: xr.DataTree, *, kind: str = "block", threshold: float = effects.
     order = np.argsort(nus)
     nus = nus[order]
 
+    examples = next(iter(tables.values())).shape[1]
     figure = Figure(figsize=(5.2, 3.4), layout="constrained")
     axes = figure.add_subplot()
     for i, (name, table) in enumerate(tables.items()):
-        means, low, high = np.array([effects.mean_interval(table[at]) for at in order]).T
+        means, low, high = np.array([effects.mean_interval(table[at][:, None]) for at in order]).T
+        low, high = (np.where(examples > 1, bound, np.nan) for bound in (low, high))
         colour, marker = _LINES[i % len(_LINES)]
         axes.errorbar(
             nus,
@@ -61,14 +62,13 @@ def gamma(tree: xr.DataTree, *, kind: str = "block", threshold: float = effects.
             capsize=2.5,
             label=reading.spoken(name),
         )
-    examples = next(iter(tables.values())).shape[1]
     counts = _defined(tables)[order]
     _nu_axis(axes, nus, counts, examples)
     axes.set_ylabel("Γ(ν), mean relevance", fontsize=TEXT)
     axes.tick_params(labelsize=SMALL, width=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     over = f"{examples} examples" if examples > 1 else "1 example"
-    over += f", 95 % intervals over {'examples' if examples > 1 else 'draws'}"
+    over += ", 95 % intervals" if examples > 1 else ""
     axes.set_title(f"{kind} restored, {over}", fontsize=TEXT, loc="left")
     if counts.any():
         axes.axhline(0, color="0.75", linewidth=0.8, zorder=0)
@@ -77,20 +77,20 @@ def gamma(tree: xr.DataTree, *, kind: str = "block", threshold: float = effects.
         axes.set_yticks([])
         say(
             axes,
-            f"Relevance is undefined: the total effect is below\nthe threshold of {threshold:g} at every ν.",
+            f"Relevance is undefined: the mean total effect is\nbelow the threshold of {threshold:g} at every ν.",
         )
     return figure
 
 
 def _tables(curve: xr.DataArray) -> NDArray[Any]:
-    """Γ of one component as an array (nu, example, draw), with length 1 for what was selected before."""
-    missing = [dim for dim in ("nu", "example", "draw") if dim not in curve.dims]
-    return curve.expand_dims(missing).transpose("nu", "example", "draw").values
+    """Γ of one component as an array (nu, example), with length 1 for what was selected before."""
+    missing = [dim for dim in ("nu", "example") if dim not in curve.dims]
+    return curve.expand_dims(missing).transpose("nu", "example").values
 
 
 def _defined(tables: dict[str, NDArray[Any]]) -> NDArray[Any]:
     """How many examples have a Γ at each ν, in the component that has most."""
-    counts = [np.isfinite(table).any(axis=2).sum(axis=1) for table in tables.values()]
+    counts = [np.isfinite(table).sum(axis=1) for table in tables.values()]
     return np.asarray(np.max(counts, axis=0))
 
 

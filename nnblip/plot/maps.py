@@ -56,8 +56,7 @@ def heatmap(
         example: name of the example; may be left out if the result has one.
         value: `probability` of the answer, with the clean and the corrupted run marked on
             the colour bar; or `indirect_effect` or `relevance`, with colours centred at 0.
-        threshold: smallest total effect for which relevance is defined; draws below it are
-            left out, and the figure says how many remain.
+        threshold: smallest mean total effect for which relevance is defined.
 
     Raises:
         NnblipError: if the component, kind, example, ν or value is not there (the nearest
@@ -77,12 +76,12 @@ def heatmap(
     one_of(kind, node["kind"].values.tolist(), f"kind of {component}")
 
     texts = reading.token_texts(node)
-    present = node["probability"].notnull().any([dim for dim in values.dims if dim != "token"]).values
+    present = node["probability"].notnull().any([dim for dim in node["probability"].dims if dim != "token"]).values
     shown = [i for i, text in enumerate(texts) if text or present[i]]
     values = values.sel(kind=kind).isel(token=shown)
     numbers = reading.over_draws(values).transpose("token", "layer").values
     labels = [f"{texts[i]}  {node['token'].values[i]}".strip() for i in shown]
-    title = partial(title_of, tree, node, component, kind, values.sizes.get("draw"))
+    title = partial(title_of, tree, node, component, kind, node.sizes.get("draw"))
     return _drawn(tree, node, values, numbers, labels, "token and its position", value, threshold, title)
 
 
@@ -116,7 +115,7 @@ def heads(
     values = values_of(tree, name, value, threshold).sel(kind=kind)
     numbers = reading.over_draws(values).max("token").transpose("head", "layer").values
     labels = [f"head {head}" for head in node["head"].values]
-    title = partial(title_of, tree, node, component.removesuffix(HEADS_NODE), kind, values.sizes.get("draw"))
+    title = partial(title_of, tree, node, component.removesuffix(HEADS_NODE), kind, node.sizes.get("draw"))
     return _drawn(tree, node, values, numbers, labels, "each at its best token", value, threshold, title)
 
 
@@ -148,7 +147,7 @@ def _drawn(
     )
     axes.set_facecolor(UNDEFINED)
     colour_bar(axes, mesh, tree, node, value, map_height)
-    notes = notes_on(values, numbers, value)
+    notes = notes_on(numbers)
     if notes:
         axes.set_xlabel(f"layer\n({'; '.join(notes)})", fontsize=TEXT, linespacing=1.5)
     return figure

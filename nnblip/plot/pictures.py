@@ -64,8 +64,7 @@ def picture(
         example: name of the example; may be left out if the result has one.
         value: `indirect_effect` or `relevance`, with colours centred at 0; or `probability`
             of the answer, with the clean and the corrupted run marked on the colour bar.
-        threshold: smallest total effect for which relevance is defined; draws below it are
-            left out, and the figure says how many remain.
+        threshold: smallest mean total effect for which relevance is defined.
 
     Raises:
         NnblipError: if the result has no `image_encoder`, or no such layer, example, ν or
@@ -93,10 +92,10 @@ def picture(
     side = _LARGE if len(numbers) == 1 else _LITTLE
     wide, high = (side * pixels / max(photograph.size) for pixels in photograph.size)
     width = max(panels[0] * (wide + 0.1) + (2.0 if value == "probability" else 1.2), 4.2)
-    title = title_of(tree, node, _NODE, "block", values.sizes.get("draw"), characters=int(width * 13))
+    title = title_of(tree, node, _NODE, "block", node.sizes.get("draw"), characters=int(width * 13))
     below = ["[CLS] has no place in the picture"]
     if np.isfinite(regions).any():
-        below += notes_on(values, regions, value)
+        below += notes_on(regions)
     else:
         below = [*why_undefined(tree, value, threshold).split("\n"), *below]
     map_height = panels[1] * (high + 0.42)

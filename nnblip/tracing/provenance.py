@@ -44,6 +44,7 @@ def attributes(model: BlipVQA, **settings: Any) -> dict[str, Any]:
         "revision": str(model.revision or ""),
         "model_commit": str(getattr(model.config, "_commit_hash", None) or ""),
         "dtype": str(model._module.dtype).removeprefix("torch."),
+        "layers": model.config.text_config.num_hidden_layers,
         "device": "remote" if model.remote else ", ".join(where),
         "edits": "\n".join(source for source, _ in edits_of(model)),
         **settings,

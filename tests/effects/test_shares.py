@@ -35,27 +35,39 @@ def array(tree, node, variable):
     return tree[node].to_dataset()[variable].values
 
 
+#: The least mean total effect of each variable, by that of the probability.
+LIMITS = {
+    "probability": lambda t: t,
+    "log_probability": lambda t: -math.log(1 - t),
+    "logit_difference": lambda t: 4 * t,
+}
+
+
 def expected_effects(tree, node, variable, threshold):
     """Total effect, indirect effect and relevance, number by number."""
     clean, corrupted, restored = (array(tree, name, variable) for name in ("clean", "corrupted", node))
-    clean_p, corrupted_p = array(tree, "clean", "probability"), array(tree, "corrupted", "probability")
     total = np.full(corrupted.shape, np.nan, corrupted.dtype)
     indirect = np.full(restored.shape, np.nan, restored.dtype)
-    share = np.full(restored.shape, np.nan, restored.dtype)
+    share = np.full((*restored.shape[:2], *restored.shape[3:]), np.nan)
     for e, n, d in np.ndindex(corrupted.shape):
         total[e, n, d] = clean[e] - corrupted[e, n, d]
-        usable = clean_p[e] - corrupted_p[e, n, d] >= threshold and total[e, n, d] >= threshold
         for site in np.ndindex(restored.shape[3:]):
-            at = (e, n, d, *site)
-            indirect[at] = restored[at] - corrupted[e, n, d]
-            if usable:
-                share[at] = indirect[at] / total[e, n, d]
+            indirect[(e, n, d, *site)] = restored[(e, n, d, *site)] - corrupted[e, n, d]
+    for at in np.ndindex(share.shape):
+        e, n, *site = at
+        draws = [d for d in range(total.shape[2]) if not np.isnan(indirect[(e, n, d, *site)] + total[e, n, d])]
+        lost = math.fsum(float(total[e, n, d]) for d in draws)
+        if draws and lost / len(draws) >= LIMITS[variable](threshold):
+            share[at] = math.fsum(float(indirect[(e, n, d, *site)]) for d in draws) / lost
     return total, indirect, share
 
 
 @quick
-@given(tree=trees, threshold=st.sampled_from([0.001, 0.01, 0.3]))
-def test_effects_are_those_of_plain_loops(tree, threshold):
+@given(tree=trees, threshold=st.sampled_from([0.001, 0.05, 0.3]), holes=st.booleans())
+def test_effects_are_those_of_plain_loops(tree, threshold, holes):
+    if holes:  # of an example with fewer draws than the others
+        tree["corrupted"]["probability"].values[0, :, -1] = np.nan
+        tree["question_encoder"]["probability"].values[0, :, -1, 0] = np.nan
     totals, indirects = effects.total_effect(tree), effects.indirect_effect(tree)
     shares = effects.relevance(tree, threshold)
     for node in ("question_encoder", "answer_decoder"):
@@ -64,7 +76,100 @@ def test_effects_are_those_of_plain_loops(tree, threshold):
             np.testing.assert_array_equal(array(totals, "corrupted", variable), total)
             np.testing.assert_array_equal(array(totals, node, variable), total)
             np.testing.assert_array_equal(array(indirects, node, variable), indirect)
-            np.testing.assert_array_equal(array(shares, node, variable), share)
+            np.testing.assert_allclose(array(shares, node, variable), share, rtol=1e-4, atol=1e-5)
+
+
+def test_the_thresholds_follow_from_that_of_the_probability():
+    assert effects.THRESHOLD == 0.05
+    for variable, limit in effects.thresholds(0.3).items():
+        assert limit == pytest.approx(LIMITS[variable](0.3))
+    # the least that a loss of 0.3 can be: in nats from a sure answer, in logits between two answers at one half
+    assert math.log(1) - math.log(1 - 0.3) == pytest.approx(effects.thresholds(0.3)["log_probability"])
+    tiny = 1e-6
+    slope = (stats.logistic.cdf(tiny) - 0.5) / tiny
+    assert tiny / (slope * tiny) * 0.3 == pytest.approx(effects.thresholds(0.3)["logit_difference"])
+
+
+def test_every_variable_has_a_threshold_of_its_own():
+    tree = set_probability(random_tree(**SMALL), clean=0.999, corrupted=0.99)  # saturated: next to no total effect
+    tree["clean"]["logit_difference"].values[...], tree["corrupted"]["logit_difference"].values[...] = 7.0, 5.0
+    tree["clean"]["log_probability"].values[...], tree["corrupted"]["log_probability"].values[...] = -0.1, -0.15
+    shares = effects.relevance(tree)["answer_decoder"].to_dataset().isel(token=0)
+    assert shares.probability.isnull().all() and shares.log_probability.isnull().all()
+    assert shares.logit_difference.notnull().all()
+    assert [shares[name].attrs["threshold"] for name in VARIABLES] == list(effects.thresholds().values())
+
+
+def test_a_ratio_of_means_is_not_moved_by_a_draw_without_effect():
+    tree = set_probability(random_tree(examples=1, draws=2, layers=1), clean=1.0)
+    tree["corrupted"]["probability"].values[...] = [0.5, 0.9999]
+    tree["answer_decoder"]["probability"].values[...] = np.reshape([0.75, 0.9899], (1, 1, 2, 1, 1, 1))
+    mean, single = (
+        effects.relevance(tree, estimator=name)["answer_decoder"].probability.values[0, 0, 0, 0, 0]
+        for name in ("ratio_of_means", "mean_of_ratios")
+    )
+    assert mean == pytest.approx((0.25 - 0.01) / 0.5001)
+    assert single == pytest.approx((0.25 / 0.5 - 0.01 / 0.0001) / 2), "one draw with next to no effect decides"
+
+
+@quick
+@given(tree=trees)
+def test_the_mean_of_ratios_is_that_of_the_papers_notebook(tree):
+    shares = effects.relevance(tree, estimator="mean_of_ratios")
+    for node in ("question_encoder", "answer_decoder"):
+        clean, corrupted, restored = (
+            array(tree, name, "probability").astype(float) for name in ("clean", "corrupted", node)
+        )
+        for e, n, *site in np.ndindex(shares[node].probability.shape):
+            ten = [
+                (restored[(e, n, d, *site)] - corrupted[e, n, d]) / (clean[e] - corrupted[e, n, d])
+                for d in range(corrupted.shape[2])
+            ]
+            found = shares[node].probability.values[(e, n, *site)]
+            assert found == pytest.approx(np.mean(ten), rel=1e-3, abs=1e-3, nan_ok=True)
+    assert "threshold" not in shares["answer_decoder"].probability.attrs
+
+
+@quick
+@given(tree=trees, by_type=st.booleans())
+def test_pooled_effects_are_averaged_first_and_divided_last(tree, by_type):
+    names = ["even" if e % 2 == 0 else "odd" for e in range(tree.sizes["example"])]
+    tree.dataset = tree.to_dataset().assign_coords(question_type=("example", names))
+    shares = effects.relevance(tree, pooled="question_type" if by_type else True)
+    curve = effects.gamma(tree, pooled="question_type" if by_type else True)
+    for node in ("question_encoder", "answer_decoder"):
+        clean, corrupted, restored = (
+            array(tree, name, "probability").astype(float) for name in ("clean", "corrupted", node)
+        )
+        total, indirect = clean[:, None, None] - corrupted, restored - corrupted[..., None, None, None]
+        for group in sorted(set(names)) if by_type else [None]:
+            of = [e for e, name in enumerate(names) if group in (None, name)]
+            found = shares[node].probability if group is None else shares[node].probability.sel(question_type=group)
+            for n, *site in np.ndindex(found.shape):
+                there = [e for e in of if not np.isnan(indirect[(e, n, 0, *site)])]
+                lost = np.mean([total[e, n].mean() for e in there]) if there else math.nan
+                back = np.mean([indirect[(e, n, slice(None), *site)].mean() for e in there]) if there else math.nan
+                wanted = back / lost if there and lost >= 0.05 else math.nan
+                assert found.values[(n, *site)] == pytest.approx(wanted, rel=1e-4, abs=1e-5, nan_ok=True)
+            line = curve[node] if group is None else curve[node].sel(question_type=group)
+            for n, kind in np.ndindex(line.shape):
+                lost = np.mean([total[e, n].mean() for e in of])
+                back = np.mean([np.nanmean(indirect[e, n, :, kind]) for e in of])
+                wanted = back / lost if lost >= 0.05 else math.nan
+                assert line.values[n, kind] == pytest.approx(wanted, rel=1e-4, abs=1e-5, nan_ok=True)
+
+
+@quick
+@given(tree=trees)
+def test_of_one_example_pooled_and_not_are_the_same(tree):
+    one = tree.isel(example=[0])
+    each, pooled = effects.relevance(one), effects.relevance(one, pooled=True)
+    assert "example" not in pooled["answer_decoder"].dims and "draw" not in pooled.coords
+    for node in each.children:
+        np.testing.assert_allclose(each[node].probability[0], pooled[node].probability, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        effects.gamma(one).question_encoder[0], effects.gamma(one, pooled=True).question_encoder, rtol=1e-5
+    )
 
 
 @quick
@@ -72,12 +177,24 @@ def test_effects_are_those_of_plain_loops(tree, threshold):
 def test_gamma_averages_layers_and_tokens_without_padding(tree):
     result = effects.gamma(tree)
     for node in ("question_encoder", "answer_decoder"):
-        assert result[node].dims == ("example", "nu", "draw", "kind")
-        _, _, share = expected_effects(tree, node, "probability", 0.01)
-        for at in np.ndindex(share.shape[:4]):
+        assert result[node].dims == ("example", "nu", "kind")
+        _, _, share = expected_effects(tree, node, "probability", 0.05)
+        for at in np.ndindex(share.shape[:3]):
             defined = [x for x in share[at].ravel().tolist() if not math.isnan(x)]
             wanted = math.fsum(defined) / len(defined) if defined else math.nan
-            np.testing.assert_allclose(result[node].values[at], wanted, rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(result[node].values[at], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_averages_of_a_result_by_type_divide_where_all_examples_are_alike():
+    tree = random_tree(**SMALL)
+    tree.dataset = tree.to_dataset().assign_coords(question_type=("example", ["a", "b", "a"]))
+    alike = tree.filter(lambda node: node.name != "question_encoder").isel(token=[0])
+    found = effects.relevance(effects.by_type(alike))["answer_decoder"].probability
+    wanted = effects.relevance(alike, pooled="question_type")["answer_decoder"].probability
+    np.testing.assert_allclose(found, wanted)
+    for function in (effects.relevance, effects.indirect_effect):
+        with pytest.raises(NnblipError, match=r"means over different examples.*average last"):
+            function(effects.by_type(tree))
 
 
 def test_gamma_weighs_every_state_the_same():
@@ -102,18 +219,17 @@ def test_strongest_are_the_largest_of_all_sites(tree, n):
     rows = effects.strongest(tree, n, nu=nu, example=example)
     everything = []
     for node in ("question_encoder", "answer_decoder"):
-        _, indirect, share = expected_effects(tree, node, "probability", 0.01)
+        _, indirect, share = expected_effects(tree, node, "probability", 0.05)
         probability, dataset = array(tree, node, "probability"), tree[node].to_dataset()
+        kinds, last = dataset.kind.values.tolist(), indirect.shape[4] - 1
+        single = np.isfinite(indirect[0, 0, 0, 0, 0]).sum() == 1
         for kind, layer, token in np.ndindex(indirect.shape[3:]):
             at = (0, -1, slice(None), kind, layer, token)
-            if np.isnan(indirect[at]).any():
-                continue
-            defined = share[at][~np.isnan(share[at])]
-            numbers = (
-                probability[at].mean(),
-                indirect[at].mean(),
-                defined.mean() if defined.size else np.nan,
-            )
+            if np.isnan(indirect[at]).any() or (
+                node == "answer_decoder" and single and layer == last and kinds[kind] == "block"
+            ):
+                continue  # the decoder's last layer is the answer
+            numbers = (probability[at].mean(), indirect[at].mean(), share[0, -1, kind, layer, token])
             text = dataset.token_text.values[0, token]
             everything.append((node, dataset.kind.values[kind], layer, token, text, *numbers))
     assert len(rows) == min(n, len(everything))
@@ -140,22 +256,6 @@ def test_relevance_needs_a_total_effect_of_the_threshold(corrupted, defined):
     tree = set_probability(random_tree(**SMALL), clean=0.75, corrupted=corrupted)
     share = array(effects.relevance(tree, threshold=0.125), "answer_decoder", "probability")[0, ..., 0]
     assert np.isfinite(share).all() if defined else np.isnan(share).all()
-
-
-def test_other_variables_need_both_total_effects():
-    tree = random_tree(**SMALL)
-    for node, numbers in (
-        ("clean", 3.0),
-        ("corrupted", 3.5),
-    ):  # a negative one, of the logit difference alone
-        tree[node]["logit_difference"].values[...] = numbers
-    shares = effects.relevance(tree)["answer_decoder"].to_dataset().isel(example=0, token=0)
-    assert shares.probability.notnull().all() and shares.log_probability.notnull().all()
-    assert shares.logit_difference.isnull().all()
-
-    tree = set_probability(random_tree(**SMALL), clean=0.3, corrupted=0.3)  # of the probability alone
-    shares = effects.relevance(tree)["answer_decoder"].to_dataset()
-    assert all(shares[name].isnull().all() for name in VARIABLES)
 
 
 def test_nothing_is_clipped():
@@ -193,7 +293,7 @@ def test_attributes_and_coordinates_are_kept(function):
     before = tree.copy(deep=True)
     result = function(tree)
     assert result.attrs == tree.attrs
-    assert set(result.coords) == set(tree.coords)
+    assert set(result.coords) == set(tree.coords) - ({"draw"} if function is effects.relevance else set())
     assert list(result.question.values) == list(tree.question.values)
     nodes = {"question_encoder", "answer_decoder"} | ({"corrupted"} if function is effects.total_effect else set())
     assert set(result.children) == nodes
@@ -205,8 +305,9 @@ def test_attributes_and_coordinates_are_kept(function):
             if function is effects.total_effect:
                 assert node[variable].dims == ("example", "nu", "draw")
             else:
-                assert node[variable].dims == tree[name][variable].dims
-                assert set(node[variable].coords) == set(tree[name][variable].coords)
+                gone = {"draw"} if function is effects.relevance else set()
+                assert node[variable].dims == tuple(dim for dim in tree[name][variable].dims if dim not in gone)
+                assert set(node[variable].coords) == set(tree[name][variable].coords) - gone
     xr.testing.assert_identical(tree, before)
 
 
@@ -241,7 +342,7 @@ def test_heads_are_restored_nodes_with_one_more_dimension():
     heads["probability"].values[:, :, :, 0, 2, 1, 3] = 2.0
     tree["question_encoder_heads"] = xr.DataTree(heads)
     result = effects.gamma(tree)
-    assert result["question_encoder_heads"].dims == ("example", "nu", "draw", "kind")
+    assert result["question_encoder_heads"].dims == ("example", "nu", "kind")
     assert list(result.kind.values) == ["block", "attention_head"]
     assert result["question_encoder_heads"].sel(kind="block").isnull().all()
     assert result["question_encoder_heads"].sel(kind="attention_head").notnull().any()
@@ -350,7 +451,7 @@ def test_labels_that_differ():
         effects.total_effect(xr.DataTree.from_dict({**root, **nodes}))
 
 
-@pytest.mark.parametrize("threshold", [0, -0.1, math.nan, math.inf, "0.01", None])
+@pytest.mark.parametrize("threshold", [0, -0.1, math.nan, math.inf, 1, True, "0.01", None])
 @pytest.mark.parametrize("function", [effects.relevance, effects.gamma])
 def test_threshold_must_be_positive(function, threshold):
     with pytest.raises(NnblipError, match="expected a positive number"):

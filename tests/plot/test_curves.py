@@ -22,7 +22,7 @@ def test_gamma_labels_every_nu_and_has_a_line_per_component(nus):
         "answer decoder",
     ]
     for line, name in zip(axes.containers, ("question_encoder", "answer_decoder"), strict=True):
-        wanted = effects.gamma(tree)[name].sel(kind="block").mean("draw").mean("example").sortby("nu")
+        wanted = effects.gamma(tree)[name].sel(kind="block").mean("example").sortby("nu")
         np.testing.assert_allclose(line.lines[0].get_xdata(), sorted(nus))
         np.testing.assert_allclose(line.lines[0].get_ydata(), wanted)
         assert line.has_yerr
@@ -34,12 +34,12 @@ def test_gamma_bars_are_the_intervals():
     (bars,) = container.lines[2]
     curve = effects.gamma(tree)["question_encoder"].sel(kind="crossattention")
     for at, segment in enumerate(bars.get_segments()):
-        _, low, high = effects.mean_interval(curve.isel(nu=at).transpose("example", "draw").values)
+        _, low, high = effects.mean_interval(curve.isel(nu=at).values[:, None])
         np.testing.assert_allclose(segment[:, 1], [low, high])
 
 
-def test_gamma_of_one_number_has_no_bar():
-    container: Any = render(plot.gamma(random_tree(examples=1, draws=1, layers=2))).axes[0].containers[0]
+def test_gamma_of_one_example_has_no_bar():
+    container: Any = render(plot.gamma(random_tree(examples=1, layers=2))).axes[0].containers[0]
     assert np.isfinite(container.lines[0].get_ydata()).all()
     assert all(segment.size == 0 for segment in container.lines[2][0].get_segments())  # NaN is not drawn
 
@@ -47,7 +47,7 @@ def test_gamma_of_one_number_has_no_bar():
 def test_gamma_says_how_many_examples_are_left():
     tree = random_tree(examples=5, nus=(1, 5), layers=2)
     assert "n = " not in texts(plot.gamma(tree))
-    tree["corrupted"]["probability"].values[:3, 0] = 0.99
+    tree["corrupted"]["probability"].values[:3, 0] = 0.99  # no total effect in any draw
     labels = x_labels(render(plot.gamma(tree)).axes[0])
     assert labels == ["1\nn = 2", "5\nn = 5"]
 
@@ -59,9 +59,9 @@ def test_gamma_that_is_undefined_everywhere_is_said():
 
 def test_gamma_of_one_example_and_of_a_selected_nu():
     tree = random_tree(layers=2)
-    assert "intervals over draws" in texts(render(plot.gamma(tree.sel(example=["example-1"]))))
-    assert "intervals over draws" in texts(render(plot.gamma(tree.sel(example="example-1", nu=5.0))))
-    assert "3 examples" in texts(render(plot.gamma(tree)))
+    assert "1 example" in texts(render(plot.gamma(tree.sel(example=["example-1"]))))
+    assert "1 example" in texts(render(plot.gamma(tree.sel(example="example-1", nu=5.0))))
+    assert "3 examples, 95 % intervals" in texts(render(plot.gamma(tree)))
 
 
 def test_gamma_leaves_out_components_without_the_kind():

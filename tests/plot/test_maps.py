@@ -49,7 +49,8 @@ def test_cells_are_means_over_draws_at_their_place():
     for value, numbers in expected.items():
         figure = plot.heatmap(tree, "question_encoder", kind="crossattention", value=value, **ONE)
         wanted = numbers["question_encoder"].to_dataset()["probability"].sel(kind="crossattention", **ONE)
-        np.testing.assert_allclose(cells(figure), wanted.mean("draw").transpose("token", "layer"))
+        wanted = wanted.mean("draw") if "draw" in wanted.dims else wanted
+        np.testing.assert_allclose(cells(figure), wanted.transpose("token", "layer"))
 
 
 def test_probability_has_one_bar_with_clean_and_corrupted_marked():
@@ -118,16 +119,10 @@ def test_undefined_relevance_is_said():
     tree = set_probability(random_tree(layers=3), clean=0.897, corrupted=0.8969)
     figure = render(plot.heatmap(tree, "question_encoder", value="relevance", **ONE))
     said = texts(figure)
-    assert "Relevance is undefined" in said and "threshold of 0.01" in said
+    assert "Relevance is undefined" in said and "threshold of 0.05" in said
     assert "0.8970" in said and "0.8969" in said
     assert x_labels(figure.axes[0]) == ["0", "1", "2"]
     assert "Relevance is undefined" not in texts(plot.heatmap(tree, "question_encoder", **ONE))
-
-
-def test_partly_undefined_relevance_is_said():
-    tree = random_tree(layers=3, draws=4)
-    tree["corrupted"]["probability"].values[0, 1, :3] = 0.99
-    assert "defined in 1 of 4 draws" in texts(render(plot.heatmap(tree, "question_encoder", value="relevance", **ONE)))
 
 
 def test_states_without_a_value_are_grey_and_said():

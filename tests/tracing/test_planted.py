@@ -88,7 +88,7 @@ def on_the_path(kind: str, layer: int, token: int) -> bool:
 def test_the_planted_states_come_first_and_nothing_else_matters(planted):
     for pair in shown(planted):
         tree = nnblip.causal_trace(planted, [pair], draws=1, kinds=WHOLE_KINDS)
-        share = nnblip.relevance(tree)["question_encoder"].probability.isel(example=0, nu=0, draw=0)
+        share = nnblip.relevance(tree)["question_encoder"].probability.isel(example=0, nu=0)
         for kind in WHOLE_KINDS:
             path = np.array([[on_the_path(kind, layer, token) for token in range(9)] for layer in range(6)])
             found = share.sel(kind=kind).values
