@@ -41,7 +41,7 @@ def only_writer(path: Path, team: Team) -> Lock:
     except ResultError as error:
         problem = str(error)
     except OSError as error:
-        problem = f"{str(path)!r} cannot be written: {error}"
+        problem = f"{str(path)!r} cannot be written: {error}: choose another --out"
     problems = [one for one in team.gather(problem) if one]
     if not problems and team.rank == 0:
         left = held_by_others(path, lambda rank: rank >= team.size)
