@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from nnblip import checksums, stored
 from nnblip.errors import STUMBLES, NnblipError, ResultError
 from nnblip.sites import CELLS_NODE, COMPONENTS, HEAD_KINDS, HEADS_NODE, IMAGE_KINDS, Cell, describe
 
@@ -192,6 +193,7 @@ def save(tree: xr.DataTree, path: str | Path, overwrite: bool = False) -> Path:
             # how the tree was stored where it comes from (a sweep's chunks and texts) does not bind here
             plain = tree.map_over_datasets(lambda node: node.drop_encoding())
             plain.to_zarr(Path(fresh, "new.zarr"), zarr_format=2)
+            checksums.seal(Path(fresh, "new.zarr"))
             if path.exists():
                 path.rename(Path(fresh, "old.zarr"))
             Path(fresh, "new.zarr").rename(path)
@@ -204,16 +206,22 @@ def open_result(path: str | Path) -> xr.DataTree:
     """A stored result, checked.
 
     Raises:
-        ResultError: if there is none, or it does not follow the schema.
+        ResultError: if there is none, or it does not follow the schema, or a coordinate, label or attribute that its
+            examples share is not as it was written, or it names codecs that nnblip does not write with.
     """
+    path = Path(path)
     try:
-        there = Path(path).exists()
+        there = path.exists()
     except OSError:  # a name longer than names can be
         there = False
     if not there:
         raise ResultError(f"result {str(path)!r}: there is nothing there")
     try:
-        return check(xr.open_datatree(path))
+        stored.require_codecs(path)
+        stored.require_shared(path)
+        # what was looked at is what is read
+        options: dict[str, Any] = dict(zarr_format=2, consolidated=True) if stored.consolidated(path) else {}
+        return check(xr.open_datatree(path, engine="zarr", **options))
     except NnblipError as error:
         raise ResultError(f"result {str(path)!r}: {error}") from error
     except STUMBLES as error:

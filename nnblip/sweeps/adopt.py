@@ -11,7 +11,7 @@ import numpy as np
 
 from nnblip.errors import ResultError
 from nnblip.sweeps.agenda import Agenda
-from nnblip.sweeps.store import DONE, Store, set_fingerprint
+from nnblip.sweeps.store import DONE, Store
 
 #: What may differ: nnblip's own code. Another torch, model or setting is never gone on with.
 OWN_CODE = ("model and code: source", "model and code: version_nnblip")
@@ -44,7 +44,7 @@ def adopt(path: Path, agenda: Agenda, stored: dict[str, Any], damaged: Collectio
                     f" ({difference}); choose another --out, or go back to the code that it was made with"
                 )
     kept_from = {key: stored.get(key) for key in OWN_CODE}
-    set_fingerprint(path, json.dumps(agenda.fingerprint), adopted=json.dumps(kept_from))
+    store.update(sweep=json.dumps(agenda.fingerprint), adopted=json.dumps(kept_from))
 
 
 def _difference(kept: np.ndarray, now: np.ndarray) -> str:

@@ -6,6 +6,7 @@ is alone, and nothing of torch.distributed is loaded.
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import socket
@@ -113,18 +114,25 @@ class Lock:
         """Take the lock.
 
         Raises:
-            ResultError: if another process has it; says which.
-            OSError: if the file cannot be written.
+            ResultError: if another process has it; says which. Or if no file can be locked there.
         """
         file = _lock_file(path, rank)
         self._lock = FileLock(file)
         try:
             self._lock.acquire(timeout=0)
+            if type(self._lock) is not FileLock:  # its substitute, which outlasts a process that is killed
+                self._lock.release()
+                raise OSError("the file system has no locks")
+            file.write_text(f"process {os.getpid()} on {socket.gethostname()}")
         except Timeout as error:
             raise ResultError(
                 f"{str(path)!r} is being written by {_owner(file)}: wait until it is finished, or stop it"
             ) from error
-        file.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        except (OSError, NotImplementedError) as error:
+            raise ResultError(
+                f"{str(path)!r} cannot be written, as its lock {str(file)!r} cannot be taken ({error}): choose another"
+                " --out, on a disk that can be written and has locks. (To read a result needs neither.)"
+            ) from error
 
     def release(self) -> None:
         self._lock.release()
@@ -133,7 +141,7 @@ class Lock:
 def held_by_others(path: Path, ranks: Callable[[int], bool]) -> dict[int, str]:
     """Who holds the locks of these ranks: {rank: "process 123 on host"}. Leftovers of an earlier launch count too."""
     found = {}
-    for file in path.parent.glob(f".{path.name}.lock-*"):
+    for file in path.parent.glob(f".{glob.escape(path.name)}.lock-*"):
         match = re.fullmatch(r"\d+", file.name.rpartition("-")[2])
         if match and ranks(int(match[0])):
             lock = FileLock(file)
@@ -142,6 +150,8 @@ def held_by_others(path: Path, ranks: Callable[[int], bool]) -> dict[int, str]:
                 lock.release()
             except Timeout:
                 found[int(match[0])] = _owner(file)
+            except OSError:  # a link or a folder: no process of nnblip's
+                continue
     return found
 
 

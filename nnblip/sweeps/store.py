@@ -1,25 +1,29 @@
 """The growing zarr store of a sweep: one result tree, written example by example.
 
 Arrays over examples are chunked in blocks of examples, all other dimensions whole. After
-each example the chunks of its block are written anew (zarr writes a chunk beside it and
-renames it), its `status` last: a process that is killed in between loses that example
-and nothing else. Every chunk is checksummed. Knows zarr and xarray, not torch.
+each example the chunks of its block are written anew (see `nnblip.sweeps.files`), its `status`
+last: a process that is killed in between loses that example and nothing else. Knows zarr and
+xarray, not torch.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numcodecs
 import numpy as np
 import xarray as xr
 import zarr
 from numcodecs import Zstd
 
+from nnblip import checksums, stored
+from nnblip.checksums import ALL
 from nnblip.errors import STUMBLES, ResultError
+from nnblip.sweeps.files import Files
 
 PENDING, DONE, FAILED = "pending", "done", "failed"
 #: Version of the layout; a store of another one is not written to.
@@ -43,17 +47,35 @@ def create(path: Path, template: xr.DataTree, fixed: Fixed, attrs: Mapping[str, 
 
     Args:
         path: where; nothing may be there.
+        template, fixed, attrs, fingerprint: see `skeleton`.
+
+    Raises:
+        OSError: if it cannot be written.
+        ResultError: if a link lies where it is made.
+    """
+    fresh = path.with_name(f".{path.name}.new")
+    if fresh.is_symlink():
+        raise ResultError(f"{str(fresh)!r} is a link, which nnblip never makes: remove it, and the same command begins")
+    shutil.rmtree(fresh, ignore_errors=True)  # what a process has left that was killed here
+    fresh.mkdir()
+    for name, data in skeleton(template, fixed, attrs, fingerprint).items():
+        file = fresh / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    checksums.seal(fresh)
+    fresh.rename(path)
+
+
+def skeleton(template: xr.DataTree, fixed: Fixed, attrs: Mapping[str, Any], fingerprint: str) -> dict[str, bytes]:
+    """The files of an empty store, by path inside it: all metadata, and what all examples share.
+
+    Args:
         template: a tree of one example, for nodes, variables and what does not change.
         fixed: by path, such as "example", "nu" or "question_encoder/token", the coordinates that
             are longer than the template's. "example" is needed: the ids of all examples.
         attrs: attributes of the root.
         fingerprint: JSON of what the store is made with; see `fingerprint_of`.
-
-    Raises:
-        OSError: if it cannot be written.
     """
-    fresh = path.with_name(f".{path.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
     nodes = {node.path.strip("/"): node.to_dataset(inherit=False) for node in template.subtree}
     added = {name: ("example", [""]) for name in ("status", "error")}
     nodes[""] = nodes[""].assign_coords(added)
@@ -65,33 +87,36 @@ def create(path: Path, template: xr.DataTree, fixed: Fixed, attrs: Mapping[str, 
     numbers = [4 * int(np.prod(shapes[_join(n, name)][1:])) for n, name, v in variables if v.dims[:1] == ("example",)]
     block = block_size(len(fixed["example"]), max(numbers))
 
-    root = zarr.create_group(fresh, zarr_format=2)
+    files: dict[str, Any] = {}
+    root = zarr.create_group(zarr.storage.MemoryStore(files), zarr_format=2)
     groups = {node: root.create_group(node) if node else root for node in nodes}
-    for node, name, variable in variables:
-        key, dims = _join(node, name), [str(dim) for dim in variable.dims]
-        grows, text = dims[:1] == ["example"], variable.dtype.kind not in "fiub"
-        array = groups[node].create_array(
-            name,
-            shape=shapes[key],
-            chunks=(block, *shapes[key][1:]) if grows else shapes[key],
-            dtype=str if text else variable.dtype,
-            # a fill value would be taken for the mark of what is missing; missing texts are ""
-            fill_value=np.nan if variable.dtype.kind == "f" else None,
-            compressors=Zstd(level=3, checksum=True),
-            attributes={**variable.attrs, "_ARRAY_DIMENSIONS": dims},
-        )
-        if key in fixed:
-            array[...] = fixed[key].astype(object) if text else fixed[key]
-        elif key == "status":
-            array[...] = PENDING
-        elif not grows:
-            array[...] = variable.values.astype(object) if text else variable.values
+    # what is not there is then known to be lost, whatever it was
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        for node, name, variable in variables:
+            key, dims = _join(node, name), [str(dim) for dim in variable.dims]
+            grows, text = dims[:1] == ["example"], variable.dtype.kind not in "fiub"
+            array = groups[node].create_array(
+                name,
+                shape=shapes[key],
+                chunks=(block, *shapes[key][1:]) if grows else shapes[key],
+                dtype=str if text else variable.dtype,
+                # a fill value would be taken for the mark of what is missing; missing texts are ""
+                fill_value=np.nan if variable.dtype.kind == "f" else None,
+                compressors=Zstd(level=3, checksum=True),
+                attributes={**variable.attrs, "_ARRAY_DIMENSIONS": dims},
+            )
+            if key in fixed:
+                array[...] = fixed[key].astype(object) if text else fixed[key]
+            elif key == "status":
+                array[...] = PENDING
+            elif not grows:
+                array[...] = variable.values.astype(object) if text else variable.values
     for node, data in nodes.items():  # as xarray marks coordinates that are no index
         inner = sorted(str(name) for name in data.coords if name not in data.dims)
         groups[node].attrs.update({"coordinates": " ".join(inner)} if inner else {})
     root.attrs.update({**attrs, "sweep": fingerprint})
-    zarr.consolidate_metadata(fresh, zarr_format=2)
-    fresh.rename(path)
+    zarr.consolidate_metadata(root.store, zarr_format=2)
+    return {name: data.to_bytes() for name, data in files.items()}
 
 
 def fingerprint_of(path: Path) -> dict[str, Any]:
@@ -100,31 +125,28 @@ def fingerprint_of(path: Path) -> dict[str, Any]:
     Raises:
         ResultError: if what is there is not a sweep's store.
     """
+    found = stored.metadata(path)
     try:
-        found = json.loads(Path(path, ".zattrs").read_text())["sweep"]
         # a copy that xarray has made has the attributes, and chunks of its own
-        if not json.loads(Path(path, "status", ".zarray").read_text())["compressor"]["checksum"]:
+        if not found.documents["status/.zarray"]["compressor"]["checksum"]:
             raise ValueError("a copy")
-        return dict(json.loads(found))
+        return dict(json.loads(found.documents[".zattrs"]["sweep"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if ".zattrs" in found.wrong and stored.BOTH in found.wrong:
+            raise ResultError(
+                f"{str(path)!r}: both places that say what it was made with are damaged (.zattrs, {stored.BOTH}): move"
+                " it away and start anew"
+            ) from error
         raise ResultError(
             f"{str(path)!r} exists and is not the store of a sweep: choose another name, or move it away"
         ) from error
-
-
-def set_fingerprint(path: Path, fingerprint: str, **attrs: str) -> None:
-    """Say that a store is made with something else, with further attributes of its root."""
-    zarr.open_group(path, mode="r+", zarr_format=2, use_consolidated=False).attrs.update(
-        {**attrs, "sweep": fingerprint}
-    )
-    zarr.consolidate_metadata(path, zarr_format=2)
 
 
 class Store:
     """A sweep's store, open for writing. One block of it is kept in memory.
 
     Attributes:
-        ids: the examples.
+        files: its files.
         block: how many examples share a chunk.
         growing: by path, the arrays over examples.
     """
@@ -132,19 +154,24 @@ class Store:
     def __init__(self, path: Path) -> None:
         """Raises `ResultError` if its metadata cannot be read."""
         self.path = path
+        self.files = Files(path)
+        self._open()
+
+    def _open(self) -> None:
+        stored.require_codecs(self.path)
         try:
-            # chunks of nothing but NaN or "" are written too: one that is not there is then known to be lost
-            with zarr.config.set({"array.write_empty_chunks": True}):
-                root = zarr.open_group(path, mode="r+", zarr_format=2, use_consolidated=False)
-                members = sorted(root.members(max_depth=None))
-            self._every = {key: array for key, array in members if isinstance(array, zarr.Array)}
+            self._metadata = stored.metadata(self.path)
+            root = zarr.open_group(self.path, mode="r+", zarr_format=2, use_consolidated=False)
+            # by name and not by looking: an array whose metadata are lost is not left out
+            self._every = {key: cast(zarr.Array[Any], root[key]) for key in self._metadata.arrays()}
             self.growing = {key: array for key, array in self._every.items() if dims_of(array)[:1] == ("example",)}
             self.block = self.growing["status"].chunks[0]
         except OSError:
             raise
         except STUMBLES as error:
             raise ResultError(
-                f"{str(path)!r}: the store's metadata are damaged ({error}); move it away and start anew"
+                f"{str(self.path)!r}: the store's metadata are damaged ({error}): the sweep that made it, run again,"
+                " mends what it can"
             ) from error
         self._at, self._rows = -1, dict[str, np.ndarray]()
 
@@ -152,16 +179,15 @@ class Store:
         return int(self.growing["status"].shape[0])
 
     def status(self) -> list[str]:
-        """Of every example."""
+        """Of every example. Raises `ResultError` if the store is gone."""
+        self.files.require_place()
         return [str(status) or PENDING for status in np.asarray(self.growing["status"][:])]
 
-    def reset(self, ids: Sequence[str], examples: Sequence[int], damaged: Sequence[tuple[str, int]] = ()) -> None:
-        """Make examples pending again, and remove damaged chunks, (path of the array, number of the block)."""
-        for key, block in damaged:
-            array = self.growing[key]
-            Path(self.path, key, array.metadata.encode_chunk_key((block, *[0] * (array.ndim - 1)))).unlink(True)
+    def reset(self, ids: Sequence[str], examples: Sequence[int], damaged: Collection[tuple[str, int]] = ()) -> None:
+        """Make examples pending again, and write damaged chunks anew, (path of the array, number of the block)."""
         for number in sorted({i // self.block for i in examples} | {block for _, block in damaged}):
-            rows, start = self._load(number), number * self.block
+            start = number * self.block
+            rows = self._load(number, {key for key, block in damaged if block == number})
             again = [i - start for i in examples if i // self.block == number]
             for key, value in rows.items():
                 value[again] = PENDING if key == "status" else _empty(value)
@@ -171,10 +197,7 @@ class Store:
 
     def grow(self) -> None:
         """Undo `finish`: as much room for tokens and cells as in the beginning."""
-        for array in self._every.values():
-            first = 1 if dims_of(array)[:1] == ("example",) else 0
-            array.resize((*array.shape[:first], *array.chunks[first:]))
-        self._at = -1
+        self._reshape(lambda key, shape, chunks: shape[:1] + chunks[1:] if key in self.growing else chunks)
 
     def row(self, tree: xr.DataTree) -> dict[str, Any]:
         """What `write` takes, from the tree of one example. Raises `ResultError` for what the store has no room for."""
@@ -211,20 +234,59 @@ class Store:
         self._write(number, [*(key for key in self.growing if key != "status"), "status"])
 
     def finish(self) -> None:
-        """Cut off what room for tokens and cells no example took. Chunks stay as they are: they reach over the edge."""
+        """Cut off what room for tokens and cells no example took, and leave one list of all checksums.
+
+        Chunks stay as they are: they reach over the edge.
+
+        Raises:
+            OSError: if that cannot be written.
+            ResultError: if a file is not as it was written.
+        """
+        used = self._used()
+        self._reshape(
+            lambda key, shape, chunks: [
+                used.get((key.rpartition("/")[0], dim), size)
+                for dim, size in zip(self._metadata.dims(key), shape, strict=True)
+            ]
+        )
+        self.files.settle()
+
+    def is_cut(self) -> bool:
+        """Whether `finish` would cut nothing off."""
+        used = self._used()
+        return all(
+            used.get((key.rpartition("/")[0], dim), size) == size
+            for key, array in self._every.items()
+            for dim, size in zip(dims_of(array), array.shape, strict=True)
+        )
+
+    def update(self, **attrs: str) -> None:
+        """Give the root further attributes. Raises `OSError`."""
+        self._describe({".zattrs": {**self._metadata.documents[".zattrs"], **attrs}})
+
+    def _used(self) -> dict[tuple[str, str], int]:
+        """How much room is taken: {(node, "token" or "cell"): size}."""
         used = {}
         for key, array in self.growing.items():
             node, name = key.rpartition("/")[::2]
             if name == "token_text":
-                used[node, "token"] = max(1, _used(array, lambda rows: rows != ""))
+                used[node, "token"] = max(1, _taken(array, lambda rows: rows != ""))
             elif name == "probability" and "cell" in dims_of(array):
-                used[node, "cell"] = max(1, _used(array, lambda rows: ~np.isnan(rows)))
-        for key, array in self._every.items():
-            node = key.rpartition("/")[0]
-            shape = tuple(used.get((node, dim), size) for dim, size in zip(dims_of(array), array.shape, strict=True))
-            if shape != array.shape:
-                array.resize(shape)
-        zarr.consolidate_metadata(self.path, zarr_format=2)
+                used[node, "cell"] = max(1, _taken(array, lambda rows: ~np.isnan(rows)))
+        return used
+
+    def _reshape(self, shape: Callable[[str, list[int], list[int]], list[int]]) -> None:
+        """Give arrays new shapes, from their path, shape and chunks."""
+        old = {key: self._metadata.documents[f"{key}/.zarray"] for key in self._every}
+        self._describe(
+            {f"{key}/.zarray": {**one, "shape": shape(key, one["shape"], one["chunks"])} for key, one in old.items()}
+        )
+
+    def _describe(self, changed: Mapping[str, Any]) -> None:
+        """Write metadata, in both places."""
+        every = {**self._metadata.documents, **changed}
+        self.files.write(ALL, stored.as_files(changed) | stored.as_files({stored.BOTH: stored.together(every)}))
+        self._open()
 
     def _placed(self, node: xr.DataTree, name: str, variable: xr.Variable) -> Any:
         """The row of one example, with its cells where the store has them."""
@@ -239,20 +301,42 @@ class Store:
         whole[..., [place[cell] for cell in labels]] = row
         return whole
 
-    def _load(self, number: int) -> dict[str, np.ndarray]:
-        if number != self._at:
+    def _load(self, number: int, lost: Collection[str] = ()) -> dict[str, np.ndarray]:
+        """The rows of a block, empty where they are lost."""
+        if number != self._at or lost:
             part = slice(number * self.block, (number + 1) * self.block)
-            self._rows, self._at = {key: np.array(array[part]) for key, array in self.growing.items()}, number
+            self._rows, self._at = {}, number
+            for key, array in self.growing.items():
+                size = min(self.block, len(self) - part.start)
+                of = np.zeros((size, *array.shape[1:]), array.dtype) if key in lost else np.array(array[part])
+                if key in lost:
+                    of[:] = _empty(of)
+                self._rows[key] = of
         return self._rows
 
     def _write(self, number: int, keys: Sequence[str]) -> None:
-        part = slice(number * self.block, (number + 1) * self.block)
         try:
-            for key in keys:
-                self.growing[key][part] = self._rows[key]
+            self.files.write(
+                str(number), {chunk_of(self.growing[key], number): self._encoded(key, self._rows[key]) for key in keys}
+            )
         except BaseException:  # what is kept may be ahead of what is stored
             self._at = -1
             raise
+
+    def _encoded(self, key: str, rows: np.ndarray) -> bytes:
+        """A chunk as zarr has it in its format 2."""
+        says = self._metadata.documents[f"{key}/.zarray"]
+        chunk = np.full(says["chunks"], _empty(rows), rows.dtype)
+        chunk[tuple(slice(size) for size in rows.shape)] = rows
+        data: Any = chunk.astype(object) if rows.dtype.kind == "T" else np.ascontiguousarray(chunk)
+        for codec in [*(says["filters"] or []), says["compressor"]]:
+            data = numcodecs.get_codec(codec).encode(data)
+        return bytes(data)
+
+
+def chunk_of(array: zarr.Array[Any], block: int) -> str:
+    """The file of an array's chunk, by path inside the store."""
+    return f"{array.path}/{array.metadata.encode_chunk_key((block, *[0] * (array.ndim - 1)))}"
 
 
 def dims_of(array: zarr.Array[Any]) -> tuple[str, ...]:
@@ -278,7 +362,7 @@ def _utf8(texts: Any) -> Any:
     return clean if np.ndim(texts) else clean.item()
 
 
-def _used(array: zarr.Array[Any], taken: Callable[[np.ndarray], np.ndarray]) -> int:
+def _taken(array: zarr.Array[Any], taken: Callable[[np.ndarray], np.ndarray]) -> int:
     """How far along the last dimension any example has something."""
     most = 0
     for start in range(0, array.shape[0], array.chunks[0]):

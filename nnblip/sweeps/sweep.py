@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import os
 import signal
 import threading
 import time
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,20 +20,18 @@ from tqdm.auto import tqdm
 from nnblip import results
 from nnblip.datasets import open_dataset
 from nnblip.edges import KnockOutLike
-from nnblip.errors import STUMBLES, NnblipError, NnblipWarning, RemoteError, ResultError, whole
+from nnblip.errors import STUMBLES, NnblipError, RemoteError, ResultError, whole
 from nnblip.examples import Example, ExampleLike
 from nnblip.model import BlipVQA
 from nnblip.noise import NoiseLike
 from nnblip.passes.settings import IN_FLIGHT, Settings
 from nnblip.roles import RoleFunction
 from nnblip.sites import CellsLike
-from nnblip.sweeps.adopt import OWN_CODE
-from nnblip.sweeps.adopt import adopt as adopt_store
 from nnblip.sweeps.agenda import Agenda
-from nnblip.sweeps.processes import Lock, Team, held_by_others, wait_for
-from nnblip.sweeps.store import DONE, FAILED, PENDING, Store, create, fingerprint_of
-from nnblip.sweeps.verify import damages
-from nnblip.tracing.labels import attributes, example_coords
+from nnblip.sweeps.prepare import only_writer, prepare, same_everywhere, seems_finished
+from nnblip.sweeps.processes import Lock, Team, wait_for
+from nnblip.sweeps.store import DONE, FAILED, PENDING, Store
+from nnblip.tracing.labels import example_coords
 from nnblip.tracing.requests import concurrently, one_by_one, several
 
 #: Seconds between two looks at what other processes have done, and after how long without anything it is an error.
@@ -149,135 +146,39 @@ def run_sweep(
 ) -> Report:
     """`sweep` with settings at hand and a report of what was done. Raises as `sweep` does."""
     whole(in_flight, "in_flight", 1)
-    began, path = time.perf_counter(), Path(out)
-    if path.suffix != ".zarr":
-        raise ResultError(f"result {str(path)!r}: expected a name that ends in .zarr")
+    began = time.perf_counter()
+    if Path(out).suffix != ".zarr":
+        raise ResultError(f"result {str(out)!r}: expected a name that ends in .zarr")
     if isinstance(dataset, str):
         dataset = open_dataset(dataset)
     examples = [Example.of(example) for example in several(dataset)]
     team, lock = Team(), None
     try:
         try:
-            lock = _only_writer(path, team)
+            path = Path(os.path.realpath(out))  # by whichever links it is reached, it has one writer
+            finished = team.share(team.rank == 0 and seems_finished(path))
+            lock = None if finished else only_writer(path, team)
             agenda = Agenda.of(model, settings, examples, str(getattr(dataset, "name", "") or ""))
-            _same_everywhere(team, agenda.fingerprint)
-            todo = _prepare(team, path, agenda, retry_failed, adopt)
-            with _stoppable() as stopped:
-                report = _work(path, agenda, todo, team, lock, progress, stopped, in_flight)
+            same_everywhere(team, agenda.fingerprint)
+            todo = prepare(team, path, agenda, retry_failed, adopt, locked=lock is not None)
+            if todo is None:
+                lock = only_writer(path, team)
+                todo = prepare(team, path, agenda, retry_failed, adopt)
+            if lock is None:
+                report = _report(path)
+            else:
+                with _stoppable() as stopped:
+                    report = _work(path, agenda, todo or [], team, lock, progress, stopped, in_flight)
         except OSError as error:
-            raise ResultError(f"{str(path)!r} cannot be written: {error}; what is done is kept, and {GO_ON}") from error
+            raise ResultError(f"{str(out)!r} cannot be written: {error}; what is done is kept, and {GO_ON}") from error
     finally:
         if lock is not None:
             lock.release()
         team.close()
+    report.out = Path(out)
     report.problems = list(getattr(dataset, "problems", ()))
     report.seconds = (time.perf_counter() - began, report.seconds[1])
     return report
-
-
-# --- before the work ---------------------------------------------------------------------
-
-
-def _only_writer(path: Path, team: Team) -> Lock:
-    """The lock of this rank. All processes stop if one does not get its lock, or a leftover process still writes."""
-    problem, lock = "", None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = Lock(path, team.rank)
-    except (ResultError, OSError) as error:
-        problem = str(error)
-    problems = [one for one in team.gather(problem) if one]
-    if not problems and team.rank == 0:
-        left = held_by_others(path, lambda rank: rank >= team.size)
-        problems = [
-            f"{str(path)!r} is being written by {who}, left of an earlier run: stop it" for who in left.values()
-        ]
-    problems = team.share(problems)
-    if problems or lock is None:
-        if lock is not None:
-            lock.release()
-        raise ResultError(problems[0])
-    return lock
-
-
-def _same_everywhere(team: Team, fingerprint: dict[str, Any]) -> None:
-    for rank, other in enumerate(team.gather(fingerprint)):
-        if different := _differing(fingerprint, other):
-            raise ResultError(
-                f"process {rank} of this sweep runs something else than process {team.rank}: {_told(different)}"
-            )
-
-
-def _prepare(team: Team, path: Path, agenda: Agenda, retry_failed: bool, adopt: bool) -> list[int]:
-    """Rank 0 makes the store, or checks the one that is there; all get the numbers of the examples to trace."""
-    problem, todo = None, list[int]()
-    if team.rank == 0:
-        try:
-            todo = _resume(path, agenda, retry_failed, adopt) if path.exists() else _begin(path, agenda)
-        except (NnblipError, OSError) as error:
-            problem = error
-        except BaseException:
-            team.share(("this sweep was stopped", []))
-            raise
-    said, todo = team.share((str(problem) if problem else "", todo))
-    if problem:
-        raise problem
-    if said:
-        raise ResultError(said)
-    return todo
-
-
-def _begin(path: Path, agenda: Agenda) -> list[int]:
-    template, fixed = agenda.template()
-    create(path, template, fixed, attributes(agenda.model, agenda.settings), json.dumps(agenda.fingerprint))
-    return list(range(len(agenda.examples)))
-
-
-def _resume(path: Path, agenda: Agenda, retry_failed: bool, adopt: bool) -> list[int]:
-    stored = fingerprint_of(path)
-    different = _differing(stored, json.loads(json.dumps(agenda.fingerprint)))
-    if different and not (adopt and {*different} <= {*OWN_CODE}):
-        remedy = (
-            "The same command with --adopt (adopt=True) keeps its finished examples, if two of them traced again give"
-            " the same numbers; or choose another --out"
-            if {*different} <= {*OWN_CODE}
-            else "Choose another --out, or go back to what it was made with"
-        )
-        raise ResultError(
-            f"{str(path)!r} was made otherwise, so this sweep cannot go on in it: {_told(different)}. {remedy}"
-        )
-    for part in path.rglob("*.partial"):  # what a killed process was writing
-        part.unlink(missing_ok=True)
-    found = list(damages(path))
-    if shared := [damage for damage in found if not damage.examples]:
-        raise ResultError(f"{str(path)!r}: {shared[0]}; every example needs it, so move the store away and start anew")
-    again = sorted({number for damage in found for number in damage.examples})
-    if different:
-        adopt_store(path, agenda, stored, again)
-    store = Store(path)
-    if found:
-        named = "; ".join(map(str, found[:5])) + (f"; and {len(found) - 5} more" if len(found) > 5 else "")
-        warnings.warn(f"{path} is damaged, {len(again)} examples are done again: {named}", NnblipWarning, stacklevel=5)
-        store.grow()
-        lost = {(damage.array, damage.examples[0] // store.block) for damage in found if damage.chunk}
-        store.reset(agenda.ids, again, sorted(lost))
-    if retry_failed:
-        store.grow()
-        store.reset(agenda.ids, [i for i, state in enumerate(store.status()) if state == FAILED])
-    todo = [i for i, state in enumerate(store.status()) if state == PENDING]
-    if todo:
-        store.grow()
-    return todo
-
-
-def _differing(stored: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What of two fingerprints differs: then, and now."""
-    keys = [key for key in {**stored, **now} if stored.get(key) != now.get(key)]
-    return {key: (stored.get(key), now.get(key)) for key in keys}
-
-
-def _told(different: Mapping[str, tuple[Any, Any]]) -> str:
-    return "; ".join(f"{key}: {then!r} -> {now!r}" for key, (then, now) in different.items())
 
 
 # --- the work ----------------------------------------------------------------------------
@@ -338,11 +239,18 @@ def _work(
         raise ResultError(f"{_stopped(status, total)}: a process ended or stands still")
     if team.rank == 0:
         store.finish()
+    report = _report(path)
+    report.ran, report.seconds = now[DONE] + now[FAILED], (0.0, between)
+    report.passes = now[DONE] * agenda.settings.draws * len(agenda.settings.nu)
+    return report
+
+
+def _report(path: Path) -> Report:
+    """What a finished store holds."""
     tree = results.open_result(path)
     coords = [tree.coords[name].values.tolist() for name in ("example", "status", "error")]
     errors = {one: error for one, state, error in zip(*coords, strict=True) if state == FAILED}
-    passes = now[DONE] * agenda.settings.draws * len(agenda.settings.nu)
-    return Report(path, tree, status, now[DONE] + now[FAILED], passes, (0.0, between), errors)
+    return Report(path, tree, Counter(coords[1]), errors=errors)
 
 
 def _traced(

@@ -5,7 +5,7 @@ Knows zarr and NumPy, not torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from nnblip import checksums, stored
 from nnblip.errors import STUMBLES, ResultError
 from nnblip.results import DIMS, VARIABLES, open_result
-from nnblip.sweeps.store import DONE, FAILED, PENDING, dims_of, fingerprint_of
+from nnblip.sweeps.store import DONE, FAILED, PENDING, chunk_of, dims_of, fingerprint_of
 
 
 @dataclass(frozen=True)
@@ -24,46 +25,78 @@ class Damage:
     """Something that is stored and cannot be right.
 
     Attributes:
-        array: its path, such as "question_encoder/probability".
+        place: path of the array, such as "question_encoder/probability", or of a file that no example has.
         examples: which examples it touches; empty for what all share, such as the coordinate `layer`.
         reason: what is wrong.
-        chunk: whether the stored chunk is no use, so that it has to be removed.
+        file: the file that is no use as it is, by path inside the store, if it is one.
     """
 
-    array: str
+    place: str
     examples: range | tuple[int, ...]
     reason: str
-    chunk: bool
+    file: str = ""
 
     def __str__(self) -> str:
         which = f"examples {self.examples[0]} to {self.examples[-1]}" if self.examples else "all examples"
-        return f"/{self.array}, {which}: {self.reason}"
+        return f"/{self.place}, {which}: {self.reason}"
 
 
 def damages(path: Path) -> Iterator[Damage]:
     """All that is wrong with a stored result, block by block: little of it is in memory at once.
 
-    A chunk cannot be decoded, or a sweep's chunk is not there, or a number is NaN where an example
-    that is done should have one.
+    A file is not as it was written, or metadata differ in their two places, a chunk cannot be decoded, a sweep's chunk
+    is not there, coordinates are not unique, or a number is NaN where an example that is done should have one.
 
     Raises:
-        ResultError: if it cannot be opened at all.
+        ResultError: if it cannot be opened at all, or names a codec that nnblip does not write with.
     """
+    stored.require_codecs(path)
+    metadata = stored.metadata(path)
+    wrong = dict(checksums.verify(path))
+    yield from (_of_file(path, metadata, file, reason) for file, reason in {**metadata.wrong, **wrong}.items())
+    options: dict[str, Any] = dict(zarr_format=2, use_consolidated=stored.BOTH not in metadata.wrong)
     try:
-        root = zarr.open_group(path, mode="r")
-        members = dict(root.members(max_depth=None))
+        root = zarr.open_group(path, mode="r", **options if metadata.documents else {})
+        # by name and not by looking: an array whose metadata are lost is not left out
+        members = {key: root[key] for key in metadata.arrays()} or dict(root.members(max_depth=None))
     except STUMBLES as error:
+        if metadata.wrong:
+            return  # no wonder
         raise ResultError(f"result {str(path)!r} cannot be opened: {error}") from error
     arrays = {key: array for key, array in members.items() if isinstance(array, zarr.Array)}
     growing = {key: array for key, array in arrays.items() if dims_of(array)[:1] == ("example",)}
-    for key in arrays.keys() - growing.keys():
-        if reason := _unreadable(arrays[key], ...):
-            yield Damage(key, (), reason, True)
+    for key in arrays.keys() - growing.keys() if checksums.read(path) is None else ():
+        if reason := _no_coordinate(arrays[key]):
+            yield Damage(key, (), reason, chunk_of(arrays[key], 0))
     if not growing:
         raise ResultError(f"result {str(path)!r} has no examples")
     sweep, step = _is_sweep(path), min(array.chunks[0] for array in growing.values())
     for start in range(0, next(iter(growing.values())).shape[0], step):
-        yield from _in_block(path, growing, start, step, sweep)
+        yield from _in_block(path, growing, start, step, sweep, wrong)
+
+
+def _of_file(path: Path, metadata: stored.Metadata, file: str, reason: str) -> Damage:
+    """Whom a file concerns: a chunk, the examples of its block; all else, all."""
+    array, _, name = file.rpartition("/")
+    block = name.partition(".")[0]
+    if stored.is_metadata(file) or not metadata.growing(array) or not block.isdecimal():
+        shared = array if array and not stored.is_metadata(file) and array != checksums.FOLDER else file
+        return Damage(shared, (), reason, file)
+    says = metadata.documents[f"{array}/.zarray"]
+    first = int(block) * says["chunks"][0]
+    return Damage(array, range(first, min(first + says["chunks"][0], says["shape"][0])), f"{reason} ({name})", file)
+
+
+def _no_coordinate(array: zarr.Array[Any]) -> str:
+    """Why an array that all examples share cannot be right, "" if it can."""
+    values: dict[str, np.ndarray] = {}
+    if reason := _unreadable(array, ..., values):
+        return reason
+    one = values[""]
+    if dims_of(array) != (array.path.rpartition("/")[2],):
+        return ""
+    missing = np.isnan(one) if one.dtype.kind == "f" else one == "" if one.dtype.kind in "TUO" else np.zeros(1, bool)
+    return "values are missing" if missing.any() or len({*one.tolist()}) < len(one) else ""
 
 
 def _is_sweep(path: Path) -> bool:
@@ -73,35 +106,38 @@ def _is_sweep(path: Path) -> bool:
         return False
 
 
-def _in_block(path: Path, growing: dict[str, zarr.Array[Any]], start: int, step: int, sweep: bool) -> Iterator[Damage]:
+def _in_block(
+    path: Path, growing: dict[str, zarr.Array[Any]], start: int, step: int, sweep: bool, wrong: Collection[str]
+) -> Iterator[Damage]:
+    """What is wrong with a block of examples besides the files that are `wrong`."""
     rows: dict[str, np.ndarray] = {}
     here = range(start, min(start + step, next(iter(growing.values())).shape[0]))
     status: np.ndarray | None = None
     for key in sorted(growing, key=lambda key: key != "status"):
         array = growing[key]
+        chunk = chunk_of(array, start // array.chunks[0])
+        if chunk in wrong:
+            continue
         reason = _unreadable(array, slice(start, start + step), rows, key)
-        if (
-            not reason
-            and sweep
-            and (key in ("status", "example") or (status is not None and (status != PENDING).any()))
-        ):
-            chunk = Path(
-                path, key, array.metadata.encode_chunk_key((start // array.chunks[0], *[0] * (array.ndim - 1)))
-            )
-            reason = "" if chunk.exists() else "its chunk is not there"
+        touched = key in ("status", "example") or (status is not None and (status != PENDING).any())
+        if not reason and sweep and touched and not Path(path, chunk).exists():
+            reason = "its chunk is not there"
         if reason:
-            yield Damage(key, here, reason, True)
+            yield Damage(key, here, reason, chunk)
         elif key == "status":
             status = rows[key]
             if unknown := {*map(str, status)} - {PENDING, DONE, FAILED}:
-                yield Damage(key, here, f"status {unknown.pop()!r} is unknown", True)
+                yield Damage(key, here, f"status {unknown.pop()!r} is unknown", chunk)
+    if status is None and "status" in growing:
+        return  # none of them is known to be done
     done = np.ones(len(here), bool) if status is None else status == DONE
     for key, numbers in rows.items():
         node, name = key.rpartition("/")[::2]
-        if name in VARIABLES and node != "check":
-            lost = holes(node, numbers, rows.get(f"{node}/token_text")) & done
+        texts = f"{node}/token_text"
+        if name in VARIABLES and node != "check" and (texts in rows or texts not in growing):
+            lost = holes(node, numbers, rows.get(texts)) & done
             if lost.any():
-                yield Damage(key, tuple(start + int(i) for i in np.flatnonzero(lost)), "numbers are missing", False)
+                yield Damage(key, tuple(start + int(i) for i in np.flatnonzero(lost)), "numbers are missing")
 
 
 def holes(node: str, numbers: np.ndarray, texts: np.ndarray | None) -> np.ndarray:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 from helpers.sweeps import FEW, Scenes, same_arrays, same_as_trace, status, traced_ids
 
 import nnblip
@@ -175,7 +176,7 @@ def test_check_finds_damage_in_plain_results_too(model, tmp_path, capsys):
     assert main(["check", str(path)]) == 0
     (path / "clean" / "probability" / "0").unlink()
     assert main(["check", str(path)]) == 1
-    assert "/clean/probability, examples 0 to 1: numbers are missing" in capsys.readouterr().out
+    assert "/clean/probability, examples 0 to 1: it is not there" in capsys.readouterr().out
     assert main(["check", str(tmp_path / "nothing.zarr")]) == 2
     estimate = nnblip.attribution_trace(model, Scenes.of(2), nu=5.0, draws=1)
     assert main(["check", str(nnblip.results.save(estimate, tmp_path / "estimate.zarr"))]) == 0
@@ -183,9 +184,128 @@ def test_check_finds_damage_in_plain_results_too(model, tmp_path, capsys):
     assert main(["check", str(tmp_path / "odd.zarr")]) == 1
 
 
-def test_damage_that_no_example_can_mend_is_refused(model, small, tmp_path):
-    out = tmp_path / "results.zarr"
-    shutil.copytree(small, out)
-    truncate(out / "question_encoder" / "layer" / "0")
-    with pytest.raises(ResultError, match=r"/question_encoder/layer, all examples: .*move the store away"):
+def replace_by_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+#: What all examples share: coordinates, attributes and metadata.
+SHARED = [
+    "nu/0",
+    "draw/0",
+    "question_encoder/layer/0",
+    "question_encoder/kind/0",
+    "answer_decoder/token/0",
+    "answer_decoder/.zgroup",
+    "clean/probability/.zarray",
+    "question_encoder/token_text/.zattrs",
+    ".zattrs",
+    ".zgroup",
+    ".zmetadata",
+]
+
+
+@pytest.mark.parametrize("file", SHARED)
+@pytest.mark.parametrize("harm", [Path.unlink, truncate, flip, replace_by_folder])
+def test_damage_to_what_all_examples_share_is_named_and_mended(model, small, tmp_path, capsys, monkeypatch, file, harm):
+    out = shutil.copytree(small, tmp_path / "results.zarr")
+    harm(out / file)
+    assert main(["check", str(out)]) == 1
+    assert f"/{file.removesuffix('/0')}, all examples: " in capsys.readouterr().out
+    ids = traced_ids(monkeypatch)
+    with pytest.warns(NnblipWarning, match=r"is damaged, 0 examples are done again"):
+        tree = nnblip.sweep(model, Scenes.of(4), out, **FEW)
+    assert ids in ([], ["q0"]), "at most one is traced for what a store looks like"
+    same_arrays(out, small)
+    assert tree.attrs == xr.open_datatree(small).attrs and check_stored(out, print)
+
+
+def test_nothing_is_consolidated_away(model, small, tmp_path):
+    """In stores of before there were lists of checksums too."""
+    for lists in (True, False):
+        out = shutil.copytree(small, tmp_path / f"{lists}.zarr")
+        if not lists:
+            shutil.rmtree(out / ".checksums")
+        (out / "answer_decoder" / ".zgroup").unlink()
+        (out / "question_encoder" / "probability" / ".zarray").unlink()
+        with pytest.warns(NnblipWarning, match=r"/answer_decoder/.zgroup, all examples: it is not there"):
+            nnblip.sweep(model, Scenes.of(4), out, **FEW)
+        same_arrays(out, small)
+
+
+def test_a_store_without_lists_of_checksums_opens_and_is_gone_on_with(model, small, tmp_path, monkeypatch):
+    out = shutil.copytree(small, tmp_path / "results.zarr")
+    shutil.rmtree(out / ".checksums")
+    ids = traced_ids(monkeypatch)
+    nnblip.sweep(model, Scenes.of(4), out, **FEW)
+    assert ids == [] and check_stored(out, print) and not (out / ".checksums").exists(), "nothing is written"
+    (out / "nu" / "0").unlink()
+    assert not check_stored(out, print), "NaN is no ν"
+    with pytest.warns(NnblipWarning, match="/nu, all examples: values are missing"):
         nnblip.sweep(model, Scenes.of(4), out, **FEW)
+    same_arrays(out, small)
+    assert (out / ".checksums" / "all").exists()
+
+
+def test_chunks_that_are_swapped_are_done_again(model, small, tmp_path, monkeypatch):
+    out = shutil.copytree(small, tmp_path / "results.zarr")
+    chunks = [out / "question_encoder" / "probability" / f"{block}.0.0.0.0.0" for block in (1, 2)]
+    first, second = (chunk.read_bytes() for chunk in chunks)
+    assert first != second
+    chunks[0].write_bytes(second)
+    chunks[1].write_bytes(first)
+    ids = traced_ids(monkeypatch)
+    with pytest.warns(NnblipWarning, match="damaged, 2 examples are done again"):
+        nnblip.sweep(model, Scenes.of(4), out, **FEW)
+    assert ids == ["q1", "q2"]
+    same_arrays(out, small)
+
+
+def test_the_list_itself_is_checked_and_made_again(model, small, tmp_path, capsys):
+    out = shutil.copytree(small, tmp_path / "results.zarr")
+    for harm in (flip, truncate, Path.unlink):
+        harm(out / ".checksums" / "all")
+        assert main(["check", str(out)]) == 1
+        assert "/.checksums/all, all examples: the list of checksums is itself damaged" in capsys.readouterr().out
+        with pytest.warns(NnblipWarning, match="0 examples are done again"):
+            nnblip.sweep(model, Scenes.of(4), out, **FEW)
+        assert check_stored(out, print)
+    same_arrays(out, small)
+
+
+def test_the_list_is_one_that_sha256sum_reads(small):
+    if shutil.which("sha256sum"):
+        done = subprocess.run(["sha256sum", "--check", ".checksums/all"], cwd=small, capture_output=True, text=True)
+        lines = done.stdout.splitlines()
+        assert done.returncode == 0 and len(lines) > 150 and all(line.endswith(": OK") for line in lines), done
+
+
+def test_what_cannot_be_mended_is_refused_with_a_remedy(model, small, tmp_path):
+    def planted(out):
+        (out / "zarr.json").write_text("{}")
+
+    def full_folder(out):
+        replace_by_folder(out / "nu" / "0")
+        (out / "nu" / "0" / "thesis.txt").write_text("precious")
+
+    def all_attributes(out):
+        truncate(out / ".zattrs")
+        truncate(out / ".zmetadata")
+
+    for harm, said in [
+        (planted, r"zarr\.json' is not of this sweep: move it out of the store"),
+        (full_folder, r"nu/0' is a folder where nnblip writes a file, and not empty: move it away"),
+        (all_attributes, r"are damaged \(.zattrs, .zmetadata\): move it away and start anew"),
+    ]:
+        out = shutil.copytree(small, tmp_path / f"{harm.__name__}.zarr")
+        harm(out)
+        assert not check_stored(out, print)
+        with pytest.raises(ResultError, match=said):
+            nnblip.sweep(model, Scenes.of(4), out, **FEW)
+
+
+def test_a_plot_of_numbers_under_a_label_that_is_lost_is_refused(model, tmp_path):
+    path = nnblip.results.save(nnblip.causal_trace(model, Scenes.of(2), nu=[1, 5], draws=1), tmp_path / "r.zarr")
+    (path / "nu" / "0").unlink()
+    with pytest.raises(ResultError, match=r"r\.zarr': /nu/0: it is not there; `nnblip check` names all"):
+        nnblip.results.open_result(path)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import xarray as xr
 import zarr
 
+from nnblip import checksums
 from nnblip.errors import ResultError
 from nnblip.results import Traced, build
 from nnblip.sweeps import store as store_module
@@ -113,29 +115,77 @@ def test_what_has_no_room_is_refused_and_nothing_is_written(path):
 
 
 def test_the_status_is_written_last_so_that_a_kill_leaves_no_half_example(path, monkeypatch):
-    store, order = Store(path), []
-    row, setitem = store.row(tree_of(4)), zarr.Array.__setitem__
-    monkeypatch.setattr(
-        zarr.Array, "__setitem__", lambda self, part, value: (order.append(self.path), setitem(self, part, value))
-    )
+    store, order, write = Store(path), [], checksums.write_whole
+    row = store.row(tree_of(4))
+    monkeypatch.setattr(checksums, "write_whole", lambda file, data: (order.append(file), write(file, data)))
     store.write(4, row)
-    assert order[-1] == "status" and set(order) == set(store.growing)
-    for stop in range(len(order)):  # killed after every single chunk
+    assert order[0] == path / ".checksums" / "1" and order[-1] == path / "status" / "1", "listed first, status last"
+    assert {file.parent for file in order[1:]} == {path / key for key in store.growing}
+    for stop in range(len(order)):  # killed after every single file
         order.clear()
 
-        def until(self, part, value, stop=stop):
+        def until(file, data, stop=stop):
             if len(order) == stop:
                 raise KeyboardInterrupt
-            order.append(self.path)
-            setitem(self, part, value)
+            order.append(file)
+            write(file, data)
 
-        monkeypatch.setattr(zarr.Array, "__setitem__", until)
+        monkeypatch.setattr(checksums, "write_whole", until)
         with pytest.raises(KeyboardInterrupt):
             store.write(5, store.row(tree_of(5)))
         monkeypatch.undo()
         again = Store(path)
         assert [again.status()[i] for i in (3, 4, 5)] == [PENDING, DONE, PENDING]
-        assert not list(damages(path)), "the neighbour in the block is whole"
+        assert not list(damages(path)), "the neighbour in the block is whole, and no kill is called damage"
+
+
+def test_chunks_swapped_while_a_sweep_grows_are_noticed(path):
+    fill(path, [0, 4])
+    one, other = (path / "clean" / "probability" / name for name in ("0", "1"))
+    bytes_of = one.read_bytes(), other.read_bytes()
+    other.write_bytes(bytes_of[0])
+    one.write_bytes(bytes_of[1])
+    assert [damage.examples for damage in damages(path)] == [range(3), range(3, 6)]
+
+
+@pytest.mark.parametrize(("step", "back"), [("grow", "finish"), ("finish", "grow")])
+def test_a_kill_while_room_is_cut_off_or_given_back_is_no_damage(path, monkeypatch, step, back):
+    fill(path, range(10)).finish()
+    same, write, written = json.dumps(tree_values(path)), checksums.write_whole, []
+
+    def until(stop):
+        def limited(file, data):
+            if len(written) == stop:
+                raise KeyboardInterrupt
+            written.append(file)
+            write(file, data)
+
+        written.clear()
+        monkeypatch.setattr(checksums, "write_whole", limited)
+
+    getattr(Store(path), back)()
+    until(-1)
+    getattr(Store(path), step)()
+    assert len(written) > 20
+    for stop in range(len(written)):
+        monkeypatch.undo()
+        getattr(Store(path), back)()
+        until(stop)
+        with pytest.raises(KeyboardInterrupt):
+            getattr(Store(path), step)()
+        monkeypatch.undo()
+        assert not list(damages(path)), stop
+        Store(path).finish()
+        assert checksums.read(path).settled and not list(damages(path))
+        assert json.dumps(tree_values(path)) == same
+
+
+def tree_values(path):
+    return {
+        f"{node.path}/{name}": variable.values.tolist()
+        for node in xr.open_datatree(path).subtree
+        for name, variable in node.to_dataset(inherit=False).variables.items()
+    }
 
 
 def test_a_failure_leaves_nan_and_the_error(path):
@@ -152,7 +202,7 @@ def test_a_lost_chunk_costs_its_block_and_reset_makes_it_pending(path):
     fill(path, range(10))
     (path / "corrupted" / "logit_difference" / "1.0.0").write_bytes(b"\x00" * 30)
     found = list(damages(path))
-    assert [(damage.array, list(damage.examples)) for damage in found] == [("corrupted/logit_difference", [3, 4, 5])]
+    assert [(damage.place, list(damage.examples)) for damage in found] == [("corrupted/logit_difference", [3, 4, 5])]
     store = Store(path)
     store.reset(IDS, [3, 4, 5], [("corrupted/logit_difference", 1)])
     assert Store(path).status() == [DONE] * 3 + [PENDING] * 3 + [DONE] * 4
@@ -161,10 +211,11 @@ def test_a_lost_chunk_costs_its_block_and_reset_makes_it_pending(path):
 
 def test_a_number_that_is_nan_where_a_token_is_counts_as_damage(path):
     store = fill(path, range(3))
+    shutil.rmtree(path / ".checksums")  # as stores were before there were lists
     array = zarr.open_array(path, path="question_encoder/probability", mode="r+")
     array[1, 0, 0, 0, 2, 2] = np.nan
     (damage,) = damages(path)
-    assert damage.array == "question_encoder/probability" and damage.examples == (1,) and "missing" in str(damage)
+    assert damage.place == "question_encoder/probability" and damage.examples == (1,) and "missing" in str(damage)
     assert store.status()[1] == DONE
 
 
