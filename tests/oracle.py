@@ -271,6 +271,36 @@ def see(module, pixel_values, patch_embeds, donor=None, sites=()):
     return embeds, states
 
 
+def patches_of(pixels, size):
+    """A picture (1, 3, height, width) as (1, 1 + patches, 3 * size * size): each patch's numbers, colour by colour and
+    row by row, after the mean patch."""
+    _, colours, height, width = pixels.shape
+    patches = []
+    for top in range(0, height, size):
+        for left in range(0, width, size):
+            patch = []
+            for colour in range(colours):
+                for y in range(top, top + size):
+                    for x in range(left, left + size):
+                        patch.append(float(pixels[0, colour, y, x]))
+            patches.append(patch)
+    mean = [sum(column) / len(patches) for column in zip(*patches, strict=True)]
+    return torch.tensor([[mean, *patches]])
+
+
+def picture_of(patches, size, side):
+    """The way back, for a picture of `side` by `side` pixels; the mean is not needed."""
+    pixels = torch.empty(1, 3, side, side)
+    for number, patch in enumerate(patches[0, 1:]):
+        row, column = divmod(number, side // size)
+        numbers = iter(patch.tolist())
+        for colour in range(3):
+            for y in range(size):
+                for x in range(size):
+                    pixels[0, colour, row * size + y, column * size + x] = next(numbers)
+    return pixels
+
+
 # --- Cut attention edges --------------------------------------------------------------
 
 

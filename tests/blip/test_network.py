@@ -109,7 +109,12 @@ def test_an_image_may_be_a_path_a_picture_or_an_array(model, tmp_path):
 def test_a_photograph_of_any_size_is_read(model):
     rng = np.random.default_rng(0)
     photograph = Image.fromarray(rng.integers(0, 255, (333, 500, 3), dtype=np.uint8))
-    assert 0 < model.answer(photograph, "what is the color of the circle").probability <= 1
+    truth = Truth(model, photograph, "what is the color of the circle")
+    answer = model.answer(photograph, "what is the color of the circle")
+    assert (answer.ids, answer.probability) == (truth.answer, pytest.approx(truth.clean.probability, abs=1e-5))
+    # the whole of it, squeezed into the square that the model sees
+    squeezed = np.asarray(photograph.resize((64, 64), Image.Resampling.BICUBIC))
+    assert model.answer(squeezed, "what is the color of the circle") == answer
 
 
 def test_every_kind_has_the_shape_of_the_stream(model):

@@ -12,7 +12,7 @@ from helpers.scenes import visible
 import nnblip
 from nnblip.blip.vision import clean_at, patch_embeds
 from nnblip.errors import NnblipError, SiteError
-from nnblip.noise import NOISES, corrupt, get_noise, unit_noise
+from nnblip.noise import NOISES, Multiplicative, unit_noise
 from nnblip.sites import Site, image_regions
 
 SIDE, LAYERS = 8, 4  # of the bundled model: 8 x 8 patches, 4 vision layers
@@ -88,11 +88,15 @@ def test_all_regions_together_are_the_whole_image(model, seen, direction):
     assert found.values == pytest.approx(np.broadcast_to(ends[direction].values, found.shape), abs=1e-5)
 
 
-def damaged(model, truth, place: str, noise: str = "multiplicative", nu: float = 2.0) -> torch.Tensor:
-    """Patch embeddings after noise at a place."""
-    kind, clean = get_noise(noise), clean_at(model, truth.encoded, place)
-    unit = unit_noise(kind, tuple(clean.shape), 0, truth.encoded.key, 0)
-    return patch_embeds(model, corrupt(kind, clean, unit, nu), place)
+def damaged(truth, place: str, nu: float = 2.0) -> torch.Tensor:
+    """Patch embeddings after multiplicative noise at a place, written out; the unit noise is the package's."""
+    module, pixels = truth.module, truth.encoded.pixel_values
+    side = pixels.shape[-1]
+    clean = oracle.patch_embeds(module, pixels) if place == "patch_embeds" else oracle.patches_of(pixels, side // SIDE)
+    noisy = clean * (1 + nu * unit_noise(Multiplicative(), tuple(clean.shape), 0, truth.encoded.key, 0))
+    if place == "patch_embeds":
+        return noisy
+    return oracle.patch_embeds(module, oracle.picture_of(noisy, side // SIDE, side))
 
 
 @pytest.mark.parametrize("place", ["patch_embeds", "pixels"])
@@ -105,11 +109,11 @@ def test_layers_of_the_image_encoder_agree_with_hooks(model, seen, place, direct
         noise_at=place, direction=direction, max_rows=40,
     )  # fmt: skip
     assert tree[IMAGE].sizes["layer"] == LAYERS and tree.attrs["noise_at"] == place
-    noisy, donors = oracle.see(model._module, pixels, damaged(model, truth, place))
+    noisy, donors = oracle.see(model._module, pixels, damaged(truth, place))
     corrupted = truth.restored(noisy)
     agree(numbers(tree, "corrupted", nu=2, draw=0), corrupted)
     assert abs(truth.clean.probability - corrupted.probability) > 0.1
-    start, states = damaged(model, truth, place), truth.states
+    start, states = damaged(truth, place), truth.states
     if direction == "denoising":
         _, donors = oracle.see(model._module, pixels, oracle.patch_embeds(model._module, pixels))
     else:
@@ -149,7 +153,7 @@ def test_with_frozen_sublayers_cut_edges_and_heads_it_still_agrees(model, seen, 
     )  # fmt: skip
     noisy, start = truth.noisy(nu), None
     if place == "pixels":
-        start = damaged(model, truth, place, nu=nu)
+        start = damaged(truth, place, nu)
         noisy, _ = oracle.see(module, truth.encoded.pixel_values, start)
     mixed = with_tokens(noisy, truth.embeds, tokens)  # a LayerNorm of each token is all that comes after the last layer
     cuts = [oracle.cut("question_encoder", "crossattention", n, range(20, 40), range(9)) for n in (4, 5)]
@@ -178,8 +182,10 @@ def test_with_frozen_sublayers_cut_edges_and_heads_it_still_agrees(model, seen, 
 
 def test_pixels_and_patches_are_the_same_picture(model, seen):
     truth = seen[2]
-    back = patch_embeds(model, clean_at(model, truth.encoded, "pixels"), "pixels")
-    assert torch.equal(back, oracle.patch_embeds(model._module, truth.encoded.pixel_values))
+    pixels = truth.encoded.pixel_values
+    patches = oracle.patches_of(pixels, pixels.shape[-1] // SIDE)
+    torch.testing.assert_close(clean_at(model, truth.encoded, "pixels"), patches)
+    assert torch.equal(patch_embeds(model, patches, "pixels"), oracle.patch_embeds(model._module, pixels))
 
 
 def test_swapped_pixels_at_one_are_the_other_picture(model, seen):
@@ -199,10 +205,10 @@ def test_swapped_pixels_at_one_are_the_other_picture(model, seen):
 
 def test_by_hand_it_is_the_same(model, seen):
     image, question, truth = seen
-    example, last = [(image, question)], LAYERS - 1
+    example, last, pixels = [(image, question)], LAYERS - 1, truth.encoded.pixel_values
     with model.clean(image, question) as clean:
         pass
-    _, states = oracle.see(model._module, truth.encoded.pixel_values, clean_at(model, truth.encoded, "patch_embeds"))
+    _, states = oracle.see(model._module, pixels, oracle.patch_embeds(model._module, pixels))
     for layer in range(LAYERS):
         assert clean.states[IMAGE, "block", layer] == pytest.approx(states[layer].numpy(), abs=1e-5)
     sites = [Site(IMAGE, layer=last, token=t) for t in range(30)]

@@ -160,7 +160,8 @@ def test_dollars_and_long_questions_fit_above_any_picture():
 
 def test_the_grid_of_a_stored_result_is_known(tmp_path):
     regions_tree().to_zarr(tmp_path / "r.zarr", zarr_format=2)
-    render(plot.picture(xr.open_datatree(tmp_path / "r.zarr", engine="zarr"), WIDE, **ONE))
+    stored = plot.picture(xr.open_datatree(tmp_path / "r.zarr", engine="zarr"), WIDE, **ONE)
+    assert drawn(panels(render(stored))[0]).shape == (2, 3)
 
 
 @pytest.mark.parametrize(

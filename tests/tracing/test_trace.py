@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from datetime import UTC, datetime
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -209,7 +211,8 @@ def test_where_the_numbers_come_from_is_in_the_attributes(model):
     image, question, _ = visible(model)
     attrs = nnblip.causal_trace(model, [(image, question)], draws=1, seed=9).attrs
     assert attrs["model"] == "nnblip-demo" and attrs["seed"] == 9 and attrs["dtype"] == "float32"
-    assert attrs["version_transformers"] and attrs["created"] and "Multiplicative" in attrs["noise"]
+    assert attrs["version_transformers"] == version("transformers") and "Multiplicative" in attrs["noise"]
+    assert datetime.fromisoformat(attrs["created"]) <= datetime.now(UTC)
 
 
 GOOD = {"nu": 5.0, "draws": 1}
