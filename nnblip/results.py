@@ -192,7 +192,7 @@ def save(tree: xr.DataTree, path: str | Path, overwrite: bool = False) -> Path:
             # version 2 of the format: version 3 has no stable texts and no consolidated metadata yet
             # how the tree was stored where it comes from (a sweep's chunks and texts) does not bind here
             plain = tree.map_over_datasets(lambda node: node.drop_encoding())
-            plain.to_zarr(Path(fresh, "new.zarr"), mode="w", zarr_format=2)  # "w-" needs hard links
+            plain.to_zarr(Path(fresh, "new.zarr"), zarr_format=2)
             checksums.seal(Path(fresh, "new.zarr"))
             if path.exists():
                 path.rename(Path(fresh, "old.zarr"))
