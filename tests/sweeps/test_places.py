@@ -178,4 +178,3 @@ def test_no_hard_links_are_needed(model, small, tmp_path, monkeypatch):
     monkeypatch.setattr("os.link", link)
     nnblip.sweep(model, Scenes.of(4), tmp_path / "results.zarr", **FEW)
     same_arrays(tmp_path / "results.zarr", small)
-    nnblip.results.save(nnblip.results.open_result(small), tmp_path / "copy.zarr")
