@@ -9,13 +9,14 @@ from matplotlib.figure import Figure
 
 from nnblip import effects
 from nnblip.effects import reading
-from nnblip.errors import ResultError, one_of
+from nnblip.errors import ResultError, one_of, visible
 from nnblip.plot.common import (
     SMALL,
     TEXT,
     UNDEFINED,
     VALUES,
     colour_bar,
+    literal,
     norm_of,
     notes_on,
     say,
@@ -75,7 +76,7 @@ def heatmap(
     shown = [i for i, text in enumerate(texts) if text or present[i]]
     values = values.sel(kind=kind).isel(token=shown)
     numbers = reading.over_draws(values).transpose("token", "layer").values
-    labels = [f"{texts[i]}  {node['token'].values[i]}".strip() for i in shown]
+    labels = [visible(f"{texts[i]}  {node['token'].values[i]}").strip() for i in shown]
     layers = [str(layer) for layer in node["layer"].values]
 
     rows, columns = numbers.shape
@@ -90,7 +91,7 @@ def heatmap(
     if not np.isfinite(numbers).any():
         axes.set_facecolor(UNDEFINED)
         say(axes, why_undefined(tree, value, threshold))
-        return figure
+        return literal(figure)
     mesh = axes.pcolormesh(
         np.ma.masked_invalid(numbers),
         cmap=("viridis" if value == "probability" else "RdBu_r"),
@@ -103,7 +104,7 @@ def heatmap(
     notes = notes_on(values, numbers, value)
     if notes:
         axes.set_xlabel(f"layer\n({'; '.join(notes)})", fontsize=TEXT, linespacing=1.5)
-    return figure
+    return literal(figure)
 
 
 def _map_axes(axes: Axes, layers: list[str], tokens: list[str]) -> None:
