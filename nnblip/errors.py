@@ -9,6 +9,7 @@ import difflib
 import operator
 import pickle
 import struct
+import unicodedata
 import zlib
 from collections.abc import Iterable
 
@@ -20,8 +21,37 @@ STUMBLES = (
 )  # fmt: skip
 
 
+def visible(text: object) -> str:
+    """A text as it may be shown to people: what a terminal would obey, or nobody would see, as an escape like `\\x1b`.
+
+    These are control characters, marks that turn the direction of writing, invisible ones and
+    halves of surrogate pairs. Letters of all scripts, spaces and new lines stay as they are.
+    Everything passes here that a message, a warning, a table or a figure takes from others.
+    """
+    said = str(text)
+    if said.isprintable():
+        return said
+    return "".join(one if one.isprintable() or one == "\n" or _is_space(one) else _escaped(one) for one in said)
+
+
+def one_line(text: object) -> str:
+    """A text as `visible` has it, in a single line."""
+    return " ".join(visible(text).split())
+
+
+def _is_space(one: str) -> bool:
+    return unicodedata.category(one) == "Zs"
+
+
+def _escaped(one: str) -> str:
+    return one.encode("unicode_escape").decode()
+
+
 class NnblipError(Exception):
     """Something that nnblip cannot do; the message says what would be right."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(visible(one) if isinstance(one, str) else one for one in args))
 
 
 class SettingError(NnblipError, ValueError):
@@ -50,6 +80,9 @@ class RemoteError(NnblipError):
 
 class NnblipWarning(UserWarning):
     """A number may not mean what it seems to; the message says why."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(visible(one) if isinstance(one, str) else one for one in args))
 
 
 def one_of(given: object, allowed: Iterable[str], what: str, error: type[NnblipError] = SettingError) -> str:

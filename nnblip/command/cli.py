@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
-from nnblip.errors import InputError, NnblipError, NnblipWarning
+from nnblip.errors import InputError, NnblipError, NnblipWarning, one_line, visible
 from nnblip.passes.settings import IN_FLIGHT, Settings
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def trace(
     shown = 5.0 if 5.0 in tree.nu else float(tree.nu.max())
     drawn = folder.pictures(tree, example.image, asked.kinds, shown)
     printing.trace(tree, str(example.image), shown)
-    print("Wrote " + ", ".join(map(str, folder.write(out, tree, drawn, overwrite))))
+    say("Wrote " + ", ".join(map(str, folder.write(out, tree, drawn, overwrite))))
 
 
 @app.command
@@ -146,7 +146,7 @@ def answer(
         A question about it.
     """
     found = model.load().answer(image, question)
-    print(f"{found.text}  {found.probability:.4f}")
+    say(f"{found.text}  {found.probability:.4f}")
 
 
 @app.command
@@ -218,7 +218,7 @@ def sweep(
     if correct_only:
         examples = datasets.correct(blip, examples)
         if processes.rank() == 0:
-            print(examples.summary)
+            say(examples.summary)
     report = run_sweep(blip, examples, out, settings, retry_failed=retry_failed, in_flight=in_flight, adopt=adopt)
     if processes.rank() == 0:
         printing.sweep(report)
@@ -237,7 +237,7 @@ def check(path: Path, /) -> int:
     """
     from nnblip.sweeps.verify import check_stored
 
-    return 0 if check_stored(path, lambda line: print(line)) else 1
+    return 0 if check_stored(path, say) else 1
 
 
 @app.command
@@ -245,7 +245,7 @@ def doctor() -> int:
     """Check this installation: versions, device, the small model, and its numbers against plain hooks."""
     from nnblip.command.doctor import examine
 
-    return 0 if examine(print) else 1
+    return 0 if examine(say) else 1
 
 
 jobs = App(name="jobs", help="Traces that a server works on or has done: list them, fetch one.")
@@ -262,7 +262,7 @@ def list_jobs() -> None:
             status = job.status
         except NnblipError as error:
             status = str(error).partition(";")[0]
-        print(f"{job.id}  {job.submitted}  {status}  {job.questions[0]!r} ({len(job.questions)} questions)")
+        say(f"{job.id}  {job.submitted}  {status}  {job.questions[0]!r} ({len(job.questions)} questions)")
 
 
 @jobs.command
@@ -291,7 +291,7 @@ def fetch(
     from nnblip.tracing.jobs import Job
 
     results.save(Job.load(id).result(timeout), out, overwrite=overwrite)
-    print(f"Wrote {out}")
+    say(f"Wrote {out}")
 
 
 @app.command
@@ -318,16 +318,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return app(arguments, exit_on_error=False, print_error=False) or 0
     except (NnblipError, CycloptsError) as error:
-        print(f"nnblip: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"nnblip: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        print(f"nnblip: {str(stop) or 'stopped'}", file=sys.stderr)
+        print(f"nnblip: {one_line(stop) or 'stopped'}", file=sys.stderr)
         return 130
+
+
+def say(text: object) -> None:
+    """Print a line in which nothing can do more than be read."""
+    print(visible(text))
 
 
 def _one_line_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
     if issubclass(category, NnblipWarning):
-        print(f"nnblip: warning: {message}", file=sys.stderr)
+        print(f"nnblip: warning: {one_line(message)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from nnblip import effects
 from nnblip.effects.reading import spoken
+from nnblip.errors import visible
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -21,8 +23,9 @@ def trace(tree: xr.DataTree, image: str, shown: float) -> None:
     """The answer, what each ν does to it, and the strongest sites at ν = `shown`."""
     console = _console()
     clean = float(tree["clean"].probability[0])
-    console.print(f"[bold]{tree.question.item()}[/bold]  ({image})", soft_wrap=True)
-    console.print(f"Answer: [bold]{tree.answer.item()}[/bold], probability {clean:.4f} clean\n")
+    question, answer = (visible(tree[name].item()) for name in ("question", "answer"))
+    console.print(Text.assemble((question, "bold"), f"  ({visible(image)})"), soft_wrap=True)
+    console.print(Text.assemble("Answer: ", (answer, "bold"), f", probability {clean:.4f} clean\n"))
 
     gamma = effects.gamma(tree).mean("example").isel(kind=0)
     names = [str(name) for name in gamma if str(name) != "image_encoder" and gamma[name].notnull().any()]
@@ -54,7 +57,7 @@ def sweep(report: Report) -> None:
     console.print(f"{done} examples done, {failed} failed, {skipped} rows of the data set left out")
     for what, several in (("failed", [f"{i}: {e}" for i, e in report.errors.items()]), ("left out", report.problems)):
         for one in several[:5]:
-            console.print(f"  {what}: {one}", soft_wrap=True, markup=False)
+            console.print(f"  {what}: {one}", soft_wrap=True)
         if len(several) > 5:
             console.print(f"  and {len(several) - 5} more")
     console.print(f"This run: {report.ran} examples, {report.passes} passes, {report.seconds[0]:.1f} s\n")
@@ -67,8 +70,15 @@ def sweep(report: Report) -> None:
         table.add_row(kind or "-", str(of_kind.sizes["example"]), *means)
     console.print(table)
     wrote = "Wrote" if report.ran else "Nothing was left to do in"
-    console.print(f"\n{wrote} {report.out}", soft_wrap=True, markup=False)
+    console.print(f"\n{wrote} {report.out}", soft_wrap=True)
+
+
+class _Plain(Console):
+    """Shows every text as it is, in tables too: nothing in it is markup, an emoji's name or a terminal's escape."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(visible(text), **{**options, "markup": False, "emoji": False, "highlight": False})
 
 
 def _console() -> Console:
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    return _Plain(width=None if sys.stdout.isatty() else 120)

@@ -11,11 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import CenteredNorm, Normalize
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from nnblip import effects
 from nnblip.effects import reading
+from nnblip.errors import visible
 
 #: What a map can show.
 VALUES = ("probability", "indirect_effect", "relevance")
@@ -64,12 +66,12 @@ def title_of(
     tree: xr.DataTree, node: xr.Dataset, component: str, kind: str, draws: int | None, characters: int
 ) -> list[str]:
     """Lines: question and answer, then what was done."""
-    question, answer = label_of(tree, node, "question"), label_of(tree, node, "answer")
+    question, answer = (visible(label_of(tree, node, name)) for name in ("question", "answer"))
     headline = f"{question} → {answer}" if question and answer else question or answer
     average = "" if draws is None else ", 1 draw" if draws == 1 else f", mean of {draws} draws"
     done = "damaged" if tree.attrs.get("direction") == "noising" else "restored"
     settings = f"{reading.spoken(component)}, {kind} {done}, ν = {float(tree.coords['nu']):g}{average}"
-    return [*textwrap.wrap(headline, characters), *textwrap.wrap(settings, characters)]
+    return [*textwrap.wrap(headline, characters), *textwrap.wrap(visible(settings), characters)]
 
 
 def colour_bar(
@@ -81,7 +83,7 @@ def colour_bar(
     bar = figure.colorbar(colours, ax=axes, aspect=18, pad=0.02)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=SMALL, length=3, width=0.6)
-    answer = label_of(tree, node, "answer")
+    answer = visible(label_of(tree, node, "answer"))
     target = f"P(answer = “{answer}”)" if answer else "P(answer)"
     names = {
         "probability": target,
@@ -135,3 +137,10 @@ def label_of(tree: xr.DataTree, node: xr.Dataset, name: str) -> str:
         if name in coords:
             return str(coords[name].item())
     return ""
+
+
+def literal(figure: Figure) -> Figure:
+    """The figure with every text in it drawn as it is: a `$` in a question begins no formula."""
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+    return figure

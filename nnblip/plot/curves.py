@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from nnblip import effects
 from nnblip.effects import reading
-from nnblip.errors import one_of
-from nnblip.plot.common import SMALL, TEXT, say
+from nnblip.errors import one_of, visible
+from nnblip.plot.common import SMALL, TEXT, literal, say
 
 # Okabe and Ito's colours, which people with any colour vision tell apart, and a marker each.
 _LINES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#000000", "v"))
@@ -60,7 +60,7 @@ def gamma(tree: xr.DataTree, *, kind: str = "block", threshold: float = effects.
             linewidth=1.3,
             elinewidth=1.0,
             capsize=2.5,
-            label=reading.spoken(name),
+            label=visible(reading.spoken(name)),
         )
     counts = _defined(tables)[order]
     _nu_axis(axes, nus, counts, examples)
@@ -69,7 +69,7 @@ def gamma(tree: xr.DataTree, *, kind: str = "block", threshold: float = effects.
     axes.spines[["top", "right"]].set_visible(False)
     over = f"{examples} examples" if examples > 1 else "1 example"
     over += ", 95 % intervals" if examples > 1 else ""
-    axes.set_title(f"{kind} restored, {over}", fontsize=TEXT, loc="left")
+    axes.set_title(f"{visible(kind)} restored, {over}", fontsize=TEXT, loc="left")
     if counts.any():
         axes.axhline(0, color="0.75", linewidth=0.8, zorder=0)
         axes.legend(frameon=False, fontsize=SMALL)
@@ -79,7 +79,7 @@ def gamma(tree: xr.DataTree, *, kind: str = "block", threshold: float = effects.
             axes,
             f"Relevance is undefined: the mean total effect is\nbelow the threshold of {threshold:g} at every ν.",
         )
-    return figure
+    return literal(figure)
 
 
 def _tables(curve: xr.DataArray) -> NDArray[Any]:

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from nnblip import effects
 from nnblip.effects import reading
-from nnblip.errors import ResultError, one_of
+from nnblip.errors import ResultError, one_of, visible
 from nnblip.plot.common import (
     SMALL,
     TEXT,
     UNDEFINED,
     VALUES,
     colour_bar,
+    literal,
     norm_of,
     notes_on,
     say,
@@ -80,7 +81,7 @@ def heatmap(
     shown = [i for i, text in enumerate(texts) if text or present[i]]
     values = values.sel(kind=kind).isel(token=shown)
     numbers = reading.over_draws(values).transpose("token", "layer").values
-    labels = [f"{texts[i]}  {node['token'].values[i]}".strip() for i in shown]
+    labels = [visible(f"{texts[i]}  {node['token'].values[i]}").strip() for i in shown]
     title = partial(title_of, tree, node, component, kind, node.sizes.get("draw"))
     return _drawn(tree, node, values, numbers, labels, "token and its position", value, threshold, title)
 
@@ -137,7 +138,7 @@ def _drawn(
     if not np.isfinite(numbers).any():
         axes.set_facecolor(UNDEFINED)
         say(axes, why_undefined(tree, value, threshold))
-        return figure
+        return literal(figure)
     mesh = axes.pcolormesh(
         np.ma.masked_invalid(numbers),
         cmap=("viridis" if value == "probability" else "RdBu_r"),
@@ -150,7 +151,7 @@ def _drawn(
     notes = notes_on(numbers)
     if notes:
         axes.set_xlabel(f"layer\n({'; '.join(notes)})", fontsize=TEXT, linespacing=1.5)
-    return figure
+    return literal(figure)
 
 
 def _map_axes(axes: Axes, layers: list[str], tokens: list[str], down: str) -> None:

@@ -25,6 +25,7 @@ from nnblip.plot.common import (
     VALUES,
     colour_bar,
     label_of,
+    literal,
     norm_of,
     notes_on,
     title_of,
@@ -113,7 +114,7 @@ def picture(
         axes.set_xlabel(f"[CLS] {_said(cls, signed=value != 'probability')}", fontsize=SMALL, labelpad=3)
     if norm:
         colour_bar(all_axes, drawn, tree, node, value, map_height)
-    return figure
+    return literal(figure)
 
 
 def _grid(node: xr.Dataset) -> tuple[int, int]:

@@ -17,7 +17,7 @@ import nnsight
 
 from nnblip.blip import upstream
 from nnblip.blip.network import Blip
-from nnblip.errors import RemoteError
+from nnblip.errors import RemoteError, visible
 from nnblip.remote import errand
 from nnblip.remote.faults import AGAIN, faults, without_key
 from nnblip.remote.packing import Processor, payload
@@ -100,7 +100,10 @@ class Backend(upstream.RemoteBackend):
 
     def _post(self, request: Any, blob: bytes) -> Any:
         with faults(self.host):
-            return super()._post(request, blob)
+            return _plain_status(super()._post(request, blob))
+
+    def note(self, response: upstream.ResponseModel) -> bool:
+        return super().note(_plain_status(response))
 
     def poll(self, tracer: Any = None) -> Any:
         with faults(self.host):
@@ -153,6 +156,13 @@ def unpacked(content: bytes, compressed: bool) -> Any:
 
         content = zstandard.ZstdDecompressor().decompress(content)
     return read(content)
+
+
+def _plain_status(response: upstream.ResponseModel) -> upstream.ResponseModel:
+    """What a server says of a request, as nnsight may draw it on a terminal."""
+    return response.model_copy(
+        update={name: visible(text) for name in ("id", "description") if (text := getattr(response, name))}
+    )
 
 
 def ask(model: Blip, name: str, *args: Any, timeout: float | None = None, **options: Any) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from nnblip.blip.upstream import CONFIG, ServerSays, status_code
-from nnblip.errors import NnblipError, RemoteError
+from nnblip.errors import NnblipError, RemoteError, visible
 from nnblip.remote.trust import password_in, shown
 
 SERVE = "start one with `nnblip serve` and export NDIF_HOST as it says"
@@ -48,7 +48,7 @@ def _fault(text: str, error: BaseException) -> RemoteError:
     """The error to raise from another one; the key is taken out of that one too, since a traceback shows it."""
     cause: BaseException | None = error
     while cause is not None:
-        cause.args = tuple(without_key(one) if isinstance(one, str) else one for one in cause.args)
+        cause.args = tuple(visible(without_key(one)) if isinstance(one, str) else one for one in cause.args)
         cause = cause.__cause__ or cause.__context__
     return RemoteError(without_key(text))
 
