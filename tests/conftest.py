@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 
+# the bundled model is small: more threads cost more than they bring, here and in the programs that tests start
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import beartype  # noqa: F401 - before nnsight, which adds a method to `object` that beartype cannot be imported with
 import numpy as np
 import pytest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import oracle
@@ -46,8 +47,9 @@ class Truth:
         return oracle.restored(self.module, noisy, self.ids, self.answer, self.rival, self.states, list(sites))
 
 
+@cache
 def visible(model: Any, nu: float = 5.0, kind: str = "color", start: int = 0) -> tuple[Any, str, Truth]:
-    """The first scene from `start` on whose total effect can be seen."""
+    """The first scene from `start` on whose total effect can be seen; looked for once, so alter a model before."""
     for index in range(start, start + 100):
         if pair := question_of(index, kind):
             truth = Truth(model, *pair)

@@ -99,8 +99,8 @@ class Server:
             self.process.send_signal(signal.SIGCONT)
 
     @contextlib.contextmanager
-    def killed_when(self, begun: Path, part: str | int):
-        """Kill a part as soon as a file is there: what runs on the server makes it, and goes on after that."""
+    def killed_when(self, begun: Path, part: str | int, goes_on: bool = False):
+        """Kill a part as soon as a file is there: what runs on the server makes it, and may go on after that."""
         left = threading.Event()
 
         def watch() -> None:
@@ -108,7 +108,8 @@ class Server:
                 time.sleep(0.05)
             if not left.is_set():
                 self.kill(part)
-            over(begun).touch()
+            if goes_on:
+                over(begun).touch()
 
         thread = threading.Thread(target=watch)
         thread.start()
@@ -132,6 +133,13 @@ def processes(port: int, named: str = "") -> list[int]:
         if mine and named in command:
             found.append(int(folder.name))
     return found
+
+
+def nowhere(text: str, *folders: Path) -> None:
+    """No file in the folders has this text. (In results, whose chunks are compressed, see `helpers.trees.said`.)"""
+    for folder in folders:
+        for path in filter(Path.is_file, folder.rglob("*")):
+            assert text.encode() not in path.read_bytes(), path
 
 
 @contextlib.contextmanager

@@ -1,6 +1,11 @@
-"""What is held on a server until it may go on, so that there is a middle of a request, and what brings much back."""
+"""What is held on a server until it may go on, so that there is a middle of a request; what brings much there or back.
+
+Of this folder functions and classes travel by value, as those of a user's own modules do.
+"""
 
 from pathlib import Path
+
+import numpy as np
 
 from nnblip.noise import Multiplicative
 
@@ -24,6 +29,17 @@ class Slow(Multiplicative):
         while not pathlib.Path(self.over).exists():
             time.sleep(0.05)
         return rng.standard_normal(shape, dtype="float32")
+
+
+class Tabled(Multiplicative):
+    """Unit noise out of a table that travels with the request."""
+
+    def __init__(self, table):
+        self.__dict__["table"] = table
+
+    def unit(self, shape, rng):
+        start = int(rng.integers(self.table.size - np.prod(shape)))
+        return self.table[start : start + int(np.prod(shape))].reshape(shape)
 
 
 def weights(model, begun=None):

@@ -1,9 +1,13 @@
-"""Stands for NDIF's model actor: a Python without nnblip runs a request as nnsight deserializes it.
+"""Stands for NDIF's model actor: a Python without nnblip runs requests as nnsight deserializes them.
 
-Usage: python stock_server.py REQUEST MODEL_KEY ANSWER
+Usage: python stock_server.py
+
+A line on stdin asks: the files of a request, for its answer and for what is said, and the model's key, between tabs.
+A fork of this process, which has loaded what takes its time, does it; a line on stdout is its exit code.
 """
 
 import importlib.abc
+import os
 import sys
 from pathlib import Path
 
@@ -18,14 +22,19 @@ class Hide(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
-def run(request: str, key: str, answer: str) -> None:
-    import torch
+def load(key: str):
     from nnsight.modeling.huggingface import HuggingFaceModel
-    from nnsight.schema.request import RequestModel
-    from nnsight.tracing.tracer import _saves, dec, inc
 
     model = HuggingFaceModel.from_model_key(key, dispatch=True, dtype="float32", device="cpu")
     model._module.requires_grad_(False)
+    return model
+
+
+def run(model, request: str, answer: str) -> None:
+    import torch
+    from nnsight.schema.request import RequestModel
+    from nnsight.tracing.tracer import _saves, dec, inc
+
     for module in [name for name in sys.modules if name.partition(".")[0] in HIDDEN]:
         del sys.modules[module]
     hidden.update(HIDDEN)
@@ -43,9 +52,29 @@ def run(request: str, key: str, answer: str) -> None:
     torch.save(found, answer)
 
 
+def in_a_fork(model, request: str, answer: str, said: str) -> int:
+    if child := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = 1
+    try:
+        os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+        run(model, request, answer)
+        code = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
 if __name__ == "__main__":
     hidden: set[str] = set()
+    models: dict[str, object] = {}
     sys.meta_path.insert(0, Hide())
     # the folder of this file and of the checkout
     sys.path[:] = [path for path in sys.path if "site-packages" in path or "lib/python" in path]
-    run(*sys.argv[1:])
+    for line in sys.stdin:
+        *files, key = line.rstrip("\n").split("\t")
+        if key not in models:
+            models[key] = load(key)
+        print(in_a_fork(models[key], *files), flush=True)

@@ -95,3 +95,15 @@ def set_probability(tree, **nodes):
     for name, values in nodes.items():
         tree[name]["probability"].values[...] = values
     return tree
+
+
+def said(tree):
+    """Every text in a result: attributes of nodes and variables, names, and what variables hold."""
+    found = []
+    for node in tree.subtree:
+        dataset = node.to_dataset(inherit=False)
+        found += [node.path, dataset.attrs, dataset.encoding]
+        for name, variable in dataset.variables.items():
+            texts = variable.values.ravel().tolist() if variable.dtype.kind in "OSTU" else []
+            found += [name, variable.attrs, variable.encoding, *texts]
+    return "\n".join(map(str, found))

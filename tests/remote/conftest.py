@@ -30,19 +30,32 @@ def stock(request):
     return request.getfixturevalue("on_a_server" if "NNBLIP_SERVER_PYTHON" in os.environ else "in_another_python")
 
 
-@pytest.fixture
-def in_another_python(monkeypatch, tmp_path):
+@pytest.fixture(scope="session")
+def another_python(tmp_path_factory):
     """See `helpers/stock_server.py`."""
-    sizes = []
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # forks have no other threads
+    environment.pop("PYTHONPATH", None)
+    process = subprocess.Popen(
+        [sys.executable, STOCK_SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=environment, cwd=tmp_path_factory.mktemp("elsewhere"),
+    )  # fmt: skip
+    yield process
+    process.communicate()
+
+
+@pytest.fixture
+def in_another_python(another_python, monkeypatch, tmp_path):
+    sizes, files = [], [tmp_path / name for name in ("request", "answer", "said")]
+    request_file, answer, said = files
 
     def answer_to(self, request, blob):
-        (tmp_path / "request").write_bytes(blob)
-        command = [sys.executable, STOCK_SERVER, tmp_path / "request", self.model_key, tmp_path / "answer"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path, check=False)
-        if done.returncode:
-            raise ServerSays(done.stderr[-3000:])
-        sizes.append((len(blob), (tmp_path / "answer").stat().st_size))
-        return torch.load(tmp_path / "answer", weights_only=True)  # builtins and tensors, no classes of ours
+        request_file.write_bytes(blob)
+        another_python.stdin.write("\t".join([*map(str, files), self.model_key]) + "\n")
+        another_python.stdin.flush()
+        if another_python.stdout.readline() != "0\n":
+            raise ServerSays(said.read_text()[-3000:])
+        sizes.append((len(blob), answer.stat().st_size))
+        return torch.load(answer, weights_only=True)  # builtins and tensors, no classes of ours
 
     monkeypatch.setattr(client.Backend, "_answer_to", answer_to)
     monkeypatch.setattr(client, "check", lambda host: None)

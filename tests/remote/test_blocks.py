@@ -1,5 +1,7 @@
 """The user's own blocks on a server: clean, corrupt, trace, session, each against the same block here."""
 
+import os
+
 import nnsight
 import pytest
 import torch
@@ -184,6 +186,7 @@ def test_a_session_is_one_request(model, there, stock, seen):
     assert float(runs[1][1]) < 1e-4
 
 
+@pytest.mark.skipif("NNBLIP_SERVER_PYTHON" in os.environ, reason="a real server can")
 def test_a_session_on_a_server_that_cannot_read_images(there, stock, seen):
     path, question = "scene.png", seen[1]
     says = r"call model\.encode\(image, question\) before the session"

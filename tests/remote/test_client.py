@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import websocket
+from helpers.trees import said
 from nnsight.intervention.backends.remote import RemoteError as ServerSays
 from nnsight.schema.config import CONFIG
 
@@ -63,8 +64,10 @@ def test_everything_a_request_needs_travels_with_it(there, local, stock):
     assert float(abs(result["clean"].probability - result["corrupted"].probability).max()) > 0.1
 
 
-def test_sizes_of_a_map(there, stock):
-    nnblip.causal_trace(there, nnblip.demo.examples()[:1], draws=10, progress=False)
+def test_sizes_of_a_map_in_which_the_key_is_nowhere(there, stock, monkeypatch):
+    monkeypatch.setattr(CONFIG.API, "APIKEY", "a-secret-key")
+    tree = nnblip.causal_trace(there, nnblip.demo.examples()[:1], draws=10, progress=False)
+    assert nnblip.demo.examples()[0].question in said(tree) and "a-secret-key" not in said(tree)
     ((up, down),) = stock  # one request
     assert up < 400_000
     assert down < 65_536

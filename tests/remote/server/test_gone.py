@@ -73,7 +73,7 @@ def test_the_object_store(server, far, tmp_path, monkeypatch):
     job, begun = ask(far, blocking=False), tmp_path / "begun"
     job.result(300)
     with server.unwatched():
-        with server.killed_when(begun, "moto_server"):
+        with server.killed_when(begun, "moto_server", goes_on=True):
             fails(lambda: client.ask(far, "weights", str(begun), timeout=300), "object store")
         fails(lambda: job.status, "object store")
         fails(lambda: job.result(300), "object store")

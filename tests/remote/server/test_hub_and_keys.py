@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from helpers.servers import Server, running, server_python
+from helpers.servers import Server, nowhere, running, server_python
+from helpers.trees import said
 from nnsight.schema.config import CONFIG
 
 import nnblip
@@ -119,12 +120,6 @@ def command(server, variables, *arguments, key=KEY):
     )  # fmt: skip
 
 
-def nowhere(text: str, *folders: Path) -> None:
-    for folder in folders:
-        for path in filter(Path.is_file, folder.rglob("*")):
-            assert text.encode() not in path.read_bytes(), path
-
-
 def test_a_hub_id_with_an_accepted_key(strict, variables, local, tmp_path):
     state, out = tmp_path / "state", tmp_path / "out"
     asked = ["--model", NAME, "--remote", "--nu", "5", "--draws", "2", "--out", out]
@@ -139,13 +134,16 @@ def test_a_hub_id_with_an_accepted_key(strict, variables, local, tmp_path):
         for name, values in node.data_vars.items():
             np.testing.assert_allclose(there[node.path][name], values, atol=5e-5, err_msg=f"{node.path} {name}")
     assert KEY not in done.stdout + done.stderr
+    assert KEY not in said(there)
     nowhere(KEY, out)
 
 
 def test_an_accepted_key_is_in_no_record_and_no_result(bundled, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     job = nnblip.causal_trace(bundled, EXAMPLES, draws=1, blocking=False)
-    nnblip.results.save(job.result(600), tmp_path / "result.zarr")
+    tree = job.result(600)
+    nnblip.results.save(tree, tmp_path / "result.zarr")
+    assert KEY not in said(tree)
     assert (tmp_path / "state" / "nnblip" / "jobs").stat().st_mode & 0o777 == 0o700
     nowhere(KEY, tmp_path)
 

@@ -2,24 +2,12 @@
 
 import numpy as np
 import torch
-from helpers.slow import weights
+from helpers.slow import Tabled, weights
 
 import nnblip
-from nnblip.noise import Multiplicative
 from nnblip.remote import client, errand
 
 EXAMPLES = nnblip.demo.examples()
-
-
-class Tabled(Multiplicative):
-    """Unit noise out of a table that travels with the request."""
-
-    def __init__(self, table):
-        self.__dict__["table"] = table
-
-    def unit(self, shape, rng):
-        start = int(rng.integers(self.table.size - np.prod(shape)))
-        return self.table[start : start + int(np.prod(shape))].reshape(shape)
 
 
 def test_a_large_request(far, local, monkeypatch):
