@@ -9,6 +9,7 @@ import difflib
 import operator
 import pickle
 import struct
+import sys
 import unicodedata
 import zlib
 from collections.abc import Iterable
@@ -37,6 +38,15 @@ def visible(text: object) -> str:
 def one_line(text: object) -> str:
     """A text as `visible` has it, in a single line."""
     return " ".join(visible(text).split())
+
+
+def told(value: object, most: int = 100) -> str:
+    """What was given, as a message shows it: its `repr` in one line that is not long."""
+    try:
+        said = one_line(repr(value))
+    except ValueError:  # Python writes no number of thousands of digits
+        said = f"a number of {value.bit_length()} bits" if isinstance(value, int) else f"a {type(value).__name__}"
+    return said if len(said) <= most else f"{said[:most]}..."
 
 
 def _is_space(one: str) -> bool:
@@ -90,17 +100,22 @@ def one_of(given: object, allowed: Iterable[str], what: str, error: type[NnblipE
     names = list(allowed)
     if given in names:
         return str(given)
-    near = difflib.get_close_matches(str(given), names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(given, names, n=1, cutoff=0.5) if isinstance(given, str) else []
     hint = f"; did you mean {near[0]!r}?" if near else "."
-    raise error(f"{what} {given!r} is unknown{hint} Expected one of: {', '.join(names)}.")
+    raise error(f"{what} {told(given)} is unknown{hint} Expected one of: {', '.join(names)}.")
 
 
-def whole(value: object, what: str, least: int, error: type[NnblipError] = SettingError, where: str = "") -> int:
-    """`value` as an int, if it is a whole number of at least `least` (NumPy's count too, bool does not)."""
+def whole(
+    value: object, what: str, least: int, error: type[NnblipError] = SettingError, where: str = "",
+    most: int = sys.maxsize,
+) -> int:  # fmt: skip
+    """`value` as an int, if it is a whole number from `least` to `most` (NumPy's count too, bool does not)."""
     try:
         number = least - 1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         number = least - 1
     if number < least:
-        raise error(f"{what} {value!r}{where}: expected a whole number of at least {least}")
+        raise error(f"{what} {told(value)}{where}: expected a whole number of at least {least}")
+    if number > most:
+        raise error(f"{what} {told(value)}{where}: expected a whole number of at most {most}")
     return number

@@ -53,8 +53,17 @@ class Example:
         """An `Example` from (image, question), (image, question, answer), a mapping or a record.
 
         Raises:
-            InputError: if it is none of these.
+            InputError: if it is none of these, or its id, type or extra fields cannot be in a result.
         """
+        found = cls._made_of(given)
+        for what in ("id", "question_type"):
+            _check_label(getattr(found, what), what)
+        if not isinstance(found.extra, Mapping):
+            raise InputError(f"extra {found.extra!r:.100}: expected names with values, such as {{'scene': 3}}")
+        return found
+
+    @classmethod
+    def _made_of(cls, given: ExampleLike) -> Example:
         if isinstance(given, Example):
             return given
         if isinstance(given, Mapping) and {"image", "question"} <= set(given):
@@ -67,6 +76,17 @@ class Example:
         raise InputError(
             f"example {given!r:.200}: expected (image, question), (image, question, answer) or nnblip.Example(...)"
         )
+
+
+def _check_label(label: object, what: str) -> None:
+    if label is None or (isinstance(label, int) and not isinstance(label, bool)):
+        return
+    if not isinstance(label, str):
+        raise InputError(f"{what} {label!r:.100}: expected a text")
+    try:
+        label.encode()
+    except UnicodeEncodeError as error:  # half of a surrogate pair, which no file takes
+        raise InputError(f"{what} {label!r:.100}: not UTF-8 text") from error
 
 
 class Record(Protocol):

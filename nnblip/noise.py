@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
-from nnblip.errors import SettingError, one_of
+from nnblip.errors import SettingError, one_of, told
 
 if TYPE_CHECKING:  # what only names noises, such as the command, does without torch
     from jaxtyping import Float
@@ -115,7 +115,7 @@ class Scale(_Unvaried):
         except (TypeError, OverflowError):
             fits = False
         if not fits:
-            raise SettingError(f"scale factor {self.factor!r}: expected a number above 0")
+            raise SettingError(f"scale factor {told(self.factor)}: expected a number above 0")
 
     def apply(self, embeds: Tensor, unit: Tensor, nu: float) -> Tensor:
         return embeds * self.factor**nu
@@ -160,6 +160,10 @@ class Swap(_Unvaried):
         return embeds + nu * (unit - embeds)
 
 
+#: The strongest noise. Far below it the model sees nothing but noise, and not far above it numbers leave their range:
+#: LayerNorm squares, and float32 ends at 3e38.
+MOST_NU = 1e6
+
 #: How noise may be named.
 NoiseLike = str | Noise
 
@@ -195,14 +199,16 @@ def check_nu(nu: object) -> float:
     """ν as a float.
 
     Raises:
-        NnblipError: if it is not a finite number of at least 0.
+        NnblipError: if it is not a finite number from 0 to `MOST_NU`.
     """
     try:
         value = math.nan if isinstance(nu, bool | np.bool_ | str | bytes) else float(nu)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         value = math.nan
     if not math.isfinite(value) or value < 0:
-        raise SettingError(f"nu {nu!r}: expected a number of at least 0 (the paper uses 5)")
+        raise SettingError(f"nu {told(nu)}: expected a number of at least 0 (the paper uses 5)")
+    if value > MOST_NU:
+        raise SettingError(f"nu {value:g}: expected at most {MOST_NU:g} (the paper uses 5)")
     return value
 
 
@@ -240,11 +246,16 @@ def corrupt(
     """
     import torch
 
-    damaged = noise.apply(embeds.float(), unit.to(embeds.device), nu)
+    try:
+        damaged: object = noise.apply(embeds.float(), unit.to(embeds.device), nu)
+    except OverflowError as error:  # a power, say
+        raise SettingError(f"noise {noise.name!r}: at ν = {nu:g} its numbers are too large ({error})") from error
     if not isinstance(damaged, torch.Tensor) or damaged.shape != embeds.shape:
         given = f"shape {tuple(damaged.shape)}" if isinstance(damaged, torch.Tensor) else f"a {type(damaged).__name__}"
         expected = f"expected a tensor of shape {tuple(embeds.shape)}"
         raise SettingError(f"noise {noise.name!r}: apply gave {given}, {expected}")
+    damaged = damaged.to(embeds.dtype)
     if not damaged.isfinite().all():
-        raise SettingError(f"noise {noise.name!r}: at ν = {nu:g} it gives numbers that are NaN or infinite")
-    return damaged.to(embeds.dtype)
+        dtype = str(embeds.dtype).removeprefix("torch.")
+        raise SettingError(f"noise {noise.name!r}: at ν = {nu:g} it gives numbers that are NaN or infinite in {dtype}")
+    return damaged

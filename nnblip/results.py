@@ -5,8 +5,10 @@ One `xarray.DataTree`; in every node the same three variables. Knows xarray, not
 
 from __future__ import annotations
 
+import itertools
+import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import numpy as np
 import xarray as xr
 
 from nnblip import checksums, stored
-from nnblip.errors import STUMBLES, NnblipError, ResultError
+from nnblip.errors import STUMBLES, NnblipError, ResultError, visible
 from nnblip.sites import CELLS_NODE, COMPONENTS, HEAD_KINDS, HEADS_NODE, IMAGE_KINDS, Cell, describe
 
 VARIABLES = ("probability", "log_probability", "logit_difference")  # `nnblip.blip.outcome.NAMES`, without torch
@@ -28,6 +30,40 @@ CELLS_DIMS = ("example", "nu", "draw", "cell")
 #: `site_` coordinates. A result of a later version is refused, see `check`.
 SCHEMA_VERSION = 2
 EXAMPLE_COORDS = ("question", "answer", "predicted", "rival", "question_type", "image")
+#: What a result has itself, so that no field of a data set can be called so: labels, variables, dimensions, nodes, and
+#: the file that makes a folder a store of zarr's version 3.
+OWN_NAMES = {
+    *EXAMPLE_COORDS, "status", "error", "token_text", "role", *VARIABLES, *HEADS_DIMS, *CELLS_DIMS, "site",
+    *DIMS, "check", CELLS_NODE, *COMPONENTS, *(component + HEADS_NODE for component in COMPONENTS), "zarr.json",
+}  # fmt: skip
+#: Letters of the longest name of a field: file systems take 255 bytes, and a letter may have 4.
+LONGEST_NAME = 60
+
+
+def coordinate_names(fields: Iterable[object]) -> dict[Any, str]:
+    """What the fields of a data set are called as coordinates of a result, by their own names.
+
+    Most keep their name. Letters, digits, "_", "-" and "." can stand in one however it is stored, anything
+    else becomes "_" ("a/b" is "a_b"). A name that is none ("", ".") or that a result has itself ("clean")
+    begins with "extra". Of names that would then be the same, which they also are if they differ in nothing
+    but upper and lower case, the later ones get a number.
+    """
+    fields = list(dict.fromkeys(fields))
+    found: dict[Any, str] = {}
+    for kept in (True, False):  # a name that can stay is not taken by one that cannot
+        for given in fields:
+            name = _coordinate_name(given)
+            if (name == given) is kept:
+                taken = {one.casefold() for one in found.values()}
+                numbered = (f"{name}_{number}" for number in itertools.count(2))
+                found[given] = next(one for one in itertools.chain([name], numbered) if one.casefold() not in taken)
+    return found
+
+
+def _coordinate_name(field: object) -> str:
+    name = re.sub(r"[^\w.-]+", "_", visible(field)).lstrip(".")[:LONGEST_NAME]
+    own = name.casefold() in OWN_NAMES or not re.search(r"\w", name.replace("_", ""))
+    return f"extra_{name}".rstrip("_.-") if own else name
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,10 @@ import torch
 
 from nnblip.blip import upstream
 from nnblip.blip.task import Task
-from nnblip.errors import ModelError
+from nnblip.errors import ModelError, told
+
+#: In which a model can be: torch stores numbers in others too, such as float8, and computes in none of them.
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def load(task: Task, repo: str, revision: str | None, options: Mapping[str, Any]) -> tuple[torch.nn.Module, Any]:
@@ -79,10 +82,11 @@ def check_device(device_map: Any) -> None:
 
 
 def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
-    """A floating torch dtype by its name. Raises `ModelError`."""
+    """One of `DTYPES`, by its name too. Raises `ModelError` for another."""
     found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise ModelError(f"dtype {dtype!r}: expected 'float32', 'bfloat16', 'float16' or a floating torch dtype")
+    if not isinstance(found, torch.dtype) or found not in DTYPES:
+        names = ", ".join(repr(str(one).removeprefix("torch.")) for one in DTYPES)
+        raise ModelError(f"dtype {told(dtype)}: expected one of {names}")
     return found
 
 

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
-from nnblip.errors import InputError, NnblipError, NnblipWarning, one_line, visible
+from nnblip.errors import InputError, NnblipError, NnblipWarning, one_line, told, visible, whole
 from nnblip.passes.settings import IN_FLIGHT, Settings
 
 if TYPE_CHECKING:
     from nnblip.model import BlipVQA
 
 Many = Parameter(consume_multiple=True, negative_iterable="")
+Whole = Annotated[int, Parameter(converter=lambda _, tokens: _whole(tokens[0].value))]
 Flag = Annotated[bool, Parameter(negative="")]
 
 app = App(
@@ -56,13 +57,13 @@ class Model:
 class Asked:
     """What is restored, under which noise."""
 
-    draws: int = Settings.draws
+    draws: Whole = Settings.draws
     "How many samples of the noise."
     noise: str = Settings.noise.name
     "multiplicative, additive, uniform, scale, mean or shuffle."
     kinds: Annotated[tuple[str, ...], Many] = Settings.kinds
     "Which states of a layer."
-    max_rows: int | None = Settings.max_rows
+    max_rows: Whole | None = Settings.max_rows
     "At most so many rows in one pass."
 
 
@@ -77,8 +78,8 @@ def trace(
     *,
     answer: str | None = None,
     nu: Annotated[tuple[float, ...], Many] = (1.0, 3.0, 5.0, 10.0),
-    regions: int = 4,
-    seed: int = Settings.seed,
+    regions: Whole = 4,
+    seed: Whole = Settings.seed,
     out: Path = Path("nnblip-out"),
     overwrite: Flag = False,
     asked: Asked = ASKED,
@@ -113,6 +114,7 @@ def trace(
 
     if (image is None) != (question is None):
         raise InputError("give both an image and a question, or neither for a bundled scene")
+    whole(regions, "regions", 0)
     # the image encoder has block states only: asked for other kinds alone, it has no map
     with_regions = regions > 0 and "block" in asked.kinds
     folder.check(out, folder.names(asked.kinds, with_regions), overwrite)
@@ -155,15 +157,15 @@ def sweep(
     /,
     *,
     images: str | None = None,
-    n: int | None = None,
-    seed: int = Settings.seed,
+    n: Whole | None = None,
+    seed: Whole = Settings.seed,
     nu: Annotated[tuple[float, ...], Many] = Settings.nu,
     out: Path = Path("results.zarr"),
     strict: Flag = False,
     type: str | None = None,
     correct_only: Flag = False,
     retry_failed: Flag = False,
-    in_flight: int = IN_FLIGHT,
+    in_flight: Whole = IN_FLIGHT,
     adopt: Flag = False,
     asked: Asked = ASKED,
     model: Model = MODEL,
@@ -295,7 +297,7 @@ def fetch(
 
 
 @app.command
-def serve(model: str | None = None, /, *, port: int = 8001, dtype: str = "float32") -> int:
+def serve(model: str | None = None, /, *, port: Whole = 8001, dtype: str = "float32") -> int:
     """Serve a model on this machine with a real NDIF (pip install 'nnblip[serve]', Python 3.12 or newer).
 
     Parameters
@@ -328,6 +330,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def say(text: object) -> None:
     """Print a line in which nothing can do more than be read."""
     print(visible(text))
+
+
+def _whole(text: str) -> int:
+    """As cyclopts reads numbers, which takes "1.5" for 2."""
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{told(text)}, expected a whole number") from None
 
 
 def _one_line_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:

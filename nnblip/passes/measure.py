@@ -19,6 +19,7 @@ from nnblip.blip.outcome import NAMES, Outcome
 from nnblip.blip.vision import clean_at, damaged, patch_embeds
 from nnblip.blip.vision import partner as partner_of
 from nnblip.edges import at_length, cuts
+from nnblip.errors import SettingError
 from nnblip.examples import Example
 from nnblip.noise import Swap
 from nnblip.passes import engine
@@ -28,6 +29,8 @@ from nnblip.passes.settings import Settings
 from nnblip.passes.states import States
 from nnblip.sites import SUBLAYERS, Cell, Extent
 
+#: The most bytes that the numbers of one example take, which are in memory at once, some of them twice.
+MOST_BYTES = 4 * 2**30
 #: A row of the image encoder needs as much memory as so many of the question encoder.
 IMAGE_ROW = 16
 
@@ -140,6 +143,7 @@ def measure(model: Blip, settings: Settings, asked: Asked, tick: Callable[[], ob
     """All numbers of one example; `tick` is called after each pass. Raises `NnblipError` for what cannot be traced."""
     ready = Ready.of(model, asked, settings)
     cells = ready.cells
+    check_room(settings, len(cells))
     plans = make_plans(
         cells, ready.extent.layers, settings.max_rows, engine.least_rows(ready.extent),
         IMAGE_ROW if ready.forward.runs_vision else 1,
@@ -164,6 +168,17 @@ def measure(model: Blip, settings: Settings, asked: Asked, tick: Callable[[], ob
             tick()
     clean = stack(ready.clean_outcome)[:, 0]
     return Measured(ready.answer_ids, ready.predicted, ready.rival, clean, corrupted, restored)
+
+
+def check_room(settings: Settings, cells: int) -> None:
+    """Before anything is allocated: raise `SettingError` if the numbers of so many cells are too many."""
+    passes = len(settings.nu) * settings.draws
+    size = 4 * 3 * passes * (1 + cells)
+    if size > MOST_BYTES:
+        raise SettingError(
+            f"{len(settings.nu)} noise factors, {settings.draws} draws and {cells} cells are {size / 2**30:.1f} GiB of"
+            f" numbers for one example, at most {MOST_BYTES / 2**30:.0f} GiB are taken: ask for fewer draws or cells"
+        )
 
 
 def stack(outcome: Outcome) -> np.ndarray:

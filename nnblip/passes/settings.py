@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nnblip.edges import KnockOut, as_knock_outs
-from nnblip.errors import SettingError, SiteError, one_of, whole
+from nnblip.errors import SettingError, SiteError, one_of, told, whole
 from nnblip.noise import Multiplicative, Noise, check_nu, get_noise
 from nnblip.roles import Rules
 from nnblip.sites import (
@@ -26,12 +26,17 @@ from nnblip.sites import (
     CellsLike,
     Extent,
     gather,
+    grid_of,
     heatmap,
 )
 
 #: What a restored node shows: states put back in a corrupted run, or damaged in a clean one.
 DIRECTIONS = ("denoising", "noising")
 
+
+#: The most draws and noise factors. Each takes a pass, of milliseconds at least, so that what lies beyond would be days
+#: of one example; and a mean over so many draws is more exact than float32.
+MOST_DRAWS, MOST_FACTORS = 100_000, 1000
 
 #: So many requests are in flight at a time. A server works on one of them, while the others are on their way.
 #: Measured with a server on the same machine: 4 are 1.4 to 1.6 times as fast as 1, and 8 no faster than 4.
@@ -75,7 +80,7 @@ class Settings:
         several = self.kinds or self.cells is None  # no kind at all is right beside cells
         one_form = {
             "nu": _ladder(self.nu),
-            "draws": whole(self.draws, "draws", 1),
+            "draws": whole(self.draws, "draws", 1, most=MOST_DRAWS),
             "noise": get_noise(self.noise),
             "seed": whole(self.seed, "seed", 0),
             "kinds": _names(self.kinds, KINDS, "kind") if several else (),
@@ -85,6 +90,7 @@ class Settings:
             "direction": one_of(self.direction, DIRECTIONS, "direction"),
             "freeze": tuple(sorted(_names(self.freeze, SUBLAYERS, "sublayer"))) if self.freeze else (),
             "noise_at": one_of(self.noise_at, PLACES, "noise_at"),
+            "regions": _grid(self.regions),
             "knock_out": as_knock_outs(self.knock_out),
             "roles": Rules.of(self.roles),
             "max_rows": None if self.max_rows is None else whole(self.max_rows, "max_rows", 2),
@@ -117,17 +123,29 @@ class Settings:
 
 
 def _ladder(nu: float | Sequence[float]) -> tuple[float, ...]:
-    several = nu if isinstance(nu, list | tuple | np.ndarray | range) else [nu]
+    if isinstance(nu, np.ndarray):
+        nu = nu.tolist()  # of an array without dimensions, a number
+    several = nu if isinstance(nu, list | tuple | range) else [nu]
+    if len(several) > MOST_FACTORS:
+        raise SettingError(f"nu of {len(several)} noise factors: expected at most {MOST_FACTORS}")
     ladder = tuple(check_nu(value) for value in several)
     if not ladder or len(set(ladder)) < len(ladder):
-        raise SettingError(f"nu {nu!r}: expected one noise factor or several different ones")
+        raise SettingError(f"nu {told(nu)}: expected one noise factor or several different ones")
     return ladder
 
 
+def _grid(regions: int | tuple[int, int] | None) -> int | tuple[int, int] | None:
+    if regions is not None:
+        grid_of(regions)
+    return regions
+
+
 def _names(given: Iterable[str], allowed: Iterable[str], what: str) -> tuple[str, ...]:
+    if not isinstance(given, Iterable):
+        raise SiteError(f"{what}s {told(given)}: expected one or more of {', '.join(allowed)}")
     names = (given,) if isinstance(given, str) else tuple(given)
     for name in names:
         one_of(name, allowed, what, SiteError)
     if not names or len(set(names)) < len(names):
-        raise SiteError(f"{what}s {given!r}: expected one or more different ones of {', '.join(allowed)}")
+        raise SiteError(f"{what}s {told(given)}: expected one or more different ones of {', '.join(allowed)}")
     return names

@@ -16,7 +16,7 @@ from nnblip.blip.network import Blip
 from nnblip.blip.vision import clean_at, damaged
 from nnblip.blip.vision import partner as partner_of
 from nnblip.edges import KnockOutLike
-from nnblip.errors import SettingError, SiteError, one_of
+from nnblip.errors import SettingError, SiteError, one_of, whole
 from nnblip.examples import ImageLike
 from nnblip.noise import NoiseLike, Swap, check_nu, get_noise
 from nnblip.passes.engine import Forward, run_alone
@@ -132,7 +132,7 @@ class CorruptedRun(Run):
             extent.check(site)
         self._frozen = _frozen(freeze, self._cell)
         self._noise, self._nu, self._seed, self._draw, self._noise_at = (
-            get_noise(noise), check_nu(nu), seed, draw, noise_at,
+            get_noise(noise), check_nu(nu), whole(seed, "seed", 0), whole(draw, "draw", 0), noise_at,
         )  # fmt: skip
         self._partner: Encoded | None = None
         if isinstance(self._noise, Swap):

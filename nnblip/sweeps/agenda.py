@@ -16,6 +16,7 @@ from nnblip.blip.weights import digest
 from nnblip.errors import STUMBLES, InputError, NnblipError, RemoteError
 from nnblip.examples import Example
 from nnblip.model import BlipVQA
+from nnblip.passes.measure import check_room
 from nnblip.passes.settings import Settings
 from nnblip.sites import CELLS_NODE, HEADS_NODE, TEXT_COMPONENTS, Cell, describe
 from nnblip.sweeps.fingerprint import fingerprint
@@ -108,6 +109,8 @@ class Agenda:
                 errors.append(f"example {number}: {error}")
         else:
             raise NnblipError(f"none of the {len(errors)} examples can be traced; {errors[0]}")
+        restored = [node["probability"].size for name, node in tree.children.items() if name not in results.DIMS]
+        check_room(self.settings, sum(restored))
         told = dict.fromkeys(name for example in self.examples for name in example_coords(example))
         for name in told:
             if name not in tree.coords:

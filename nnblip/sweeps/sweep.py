@@ -21,7 +21,7 @@ from nnblip import results
 from nnblip.datasets import open_dataset
 from nnblip.edges import KnockOutLike
 from nnblip.errors import STUMBLES, NnblipError, RemoteError, ResultError, whole
-from nnblip.examples import Example, ExampleLike
+from nnblip.examples import ExampleLike
 from nnblip.model import BlipVQA
 from nnblip.noise import NoiseLike
 from nnblip.passes.settings import IN_FLIGHT, Settings
@@ -151,7 +151,7 @@ def run_sweep(
         raise ResultError(f"result {str(out)!r}: expected a name that ends in .zarr")
     if isinstance(dataset, str):
         dataset = open_dataset(dataset)
-    examples = [Example.of(example) for example in several(dataset)]
+    examples = several(dataset)
     team, lock = Team(), None
     try:
         try:

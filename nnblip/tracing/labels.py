@@ -101,34 +101,19 @@ def _by_node(restored: np.ndarray, nodes: Mapping[str, Sequence[Cell]], extent: 
 
 def example_coords(example: Example) -> dict[str, str]:
     """The coordinates of an example that are known before it is traced."""
-    return {
-        "question": str(example.question),
+    known = {
+        "question": example.question,
         "question_type": example.question_type or "",
         "image": _image_name(example.image),
-        **_extras(example),
+        **extras(example),
     }
+    # half of a surrogate pair, as in a file's name that is no UTF-8, can be stored nowhere
+    return {name: str(value).encode("utf8", "backslashreplace").decode() for name, value in known.items()}
 
 
-def _extras(example: Example) -> dict[str, str]:
-    """Texts and numbers that the data set says of an example besides, as coordinates; the schema's names are taken."""
-    taken = {
-        *results.EXAMPLE_COORDS,
-        "example",
-        "nu",
-        "draw",
-        "kind",
-        "layer",
-        "head",
-        "token",
-        "cell",
-        "status",
-        "error",
-    }
-    return {
-        name: str(value)
-        for name, value in example.extra.items()
-        if isinstance(value, str | int | float) and name not in taken
-    }
+def extras(example: Example) -> dict[str, Any]:
+    """Texts and numbers that the data set says of an example besides: what becomes coordinates."""
+    return {name: value for name, value in example.extra.items() if isinstance(value, str | int | float)}
 
 
 def _image_tokens(cells: Sequence[Cell], side: int) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -8,20 +8,23 @@ not be safe in several threads.
 from __future__ import annotations
 
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 from tqdm.auto import tqdm
 
-from nnblip.errors import STUMBLES, NnblipError, RemoteError, SettingError
+from nnblip.errors import STUMBLES, NnblipError, NnblipWarning, RemoteError, SettingError
 from nnblip.examples import Example, ExampleLike
 from nnblip.model import BlipVQA
 from nnblip.passes.settings import IN_FLIGHT, Settings
 from nnblip.remote.turns import TURN
+from nnblip.results import coordinate_names
+from nnblip.tracing.labels import extras
 
 Key = TypeVar("Key")
 Result = TypeVar("Result")
@@ -139,7 +142,7 @@ def each(
 
     Here they are traced one after the other; on a server (`far`) a few requests are in flight.
     """
-    given, passes = [Example.of(example) for example in several(examples)], settings.draws * len(settings.nu)
+    given, passes = several(examples), settings.draws * len(settings.nu)
     found: dict[int, Result] = {}
     with tqdm(total=len(given) * passes, unit="pass", disable=None if progress is None else not progress) as bar:
         for number, result in (concurrently if far else one_by_one)(
@@ -153,8 +156,14 @@ def each(
     return [found[number] for number in range(len(given))]
 
 
-def several(examples: Iterable[ExampleLike]) -> list[ExampleLike]:
-    """The examples as a list. Raises `NnblipError` if there is none."""
+def several(examples: Iterable[ExampleLike]) -> list[Example]:
+    """The examples as a list, their extra fields called as the coordinates that they become.
+
+    Raises:
+        NnblipError: if there is none, or for one that is none, with its number.
+    """
+    if isinstance(examples, Example):
+        examples = [examples]
     if isinstance(examples, tuple) and len(examples) in (2, 3) and isinstance(examples[1], str):
         raise SettingError("examples is a single (image, question): put it in a list, [(image, question)]")
     try:
@@ -163,4 +172,25 @@ def several(examples: Iterable[ExampleLike]) -> list[ExampleLike]:
         given = []
     if not given or isinstance(examples, str | dict):
         raise SettingError(f"examples {examples!r:.100}: expected at least one (image, question)")
-    return given
+    found = []
+    for number, one in enumerate(given):
+        try:
+            found.append(Example.of(one))
+        except NnblipError as error:
+            raise type(error)(f"example {number}: {error}") from error
+    return _named(found)
+
+
+def _named(examples: list[Example]) -> list[Example]:
+    names = coordinate_names(name for example in examples for name in extras(example))
+    other = {given: name for given, name in names.items() if given != name}
+    if not other:
+        return examples
+    told = ", ".join(f"{given!r:.60} -> {name!r}" for given, name in list(other.items())[:10])
+    warnings.warn(
+        f"fields of the data set that have other names in the result, where theirs cannot be: {told}"
+        + (f" and {len(other) - 10} more" if len(other) > 10 else ""),
+        NnblipWarning,
+        stacklevel=4,
+    )
+    return [replace(one, extra={names.get(name, name): value for name, value in one.extra.items()}) for one in examples]

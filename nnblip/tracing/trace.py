@@ -111,7 +111,7 @@ def causal_trace(
 
         if not model.remote:
             raise SettingError("blocking=False: only a trace on a server can be left alone, with remote=True")
-        return Job.submit(model, [Example.of(example) for example in several(examples)], settings)
+        return Job.submit(model, several(examples), settings)
     traced = each(examples, settings, partial(request, model, settings, timeout=timeout), progress, model.remote)
     return result_of(model, settings, traced)
 
