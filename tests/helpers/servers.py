@@ -6,6 +6,7 @@ import signal
 import subprocess
 import threading
 import time
+import uuid
 from pathlib import Path
 
 import psutil
@@ -34,6 +35,7 @@ class Server:
         self.log, self.port = log, free_port()
         self.arguments, self.variables = arguments, variables
         self.url = f"http://127.0.0.1:{self.port}"
+        self.key = variables.setdefault("NDIF_API_KEY", str(uuid.uuid4()))
         self.process: subprocess.Popen | None = None
         self.members: list[psutil.Process] = []
 
@@ -146,11 +148,16 @@ def nowhere(text: str, *folders: Path) -> None:
 def running(server: Server):
     """A server, and that it is where requests go."""
     server.start()
-    before, CONFIG.API.HOST = CONFIG.API.HOST, server.url
+    before, key = (CONFIG.API.HOST, CONFIG.API.APIKEY), os.environ.get("NDIF_API_KEY")
+    CONFIG.API.HOST, CONFIG.API.APIKEY = server.url, server.key
+    os.environ["NDIF_API_KEY"] = server.key  # of the commands that tests start
     try:
         yield server
     finally:
-        CONFIG.API.HOST = before
+        CONFIG.API.HOST, CONFIG.API.APIKEY = before
+        os.environ.pop("NDIF_API_KEY")
+        if key is not None:
+            os.environ["NDIF_API_KEY"] = key
         client.check.cache_clear()
         if server.runs:
             server.stop()

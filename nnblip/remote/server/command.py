@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from types import FrameType
@@ -34,7 +35,8 @@ def serve(model: str | None, port: int = PORT, dtype: str = "float32") -> int:
             asked = repr(model) + ", " if model else ""
             print(
                 f"Ready after {time.monotonic() - began:.0f} s. For clients on this machine:\n\n"
-                f"    export NDIF_HOST={stack.url}\n\n"
+                f"    export NDIF_HOST={stack.url}\n"
+                f"{_key_line(stack.key)}\n"
                 f"and in Python: nnblip.BlipVQA({asked}remote=True). Ctrl-C stops it.",
                 flush=True,
             )
@@ -52,6 +54,15 @@ def serve(model: str | None, port: int = PORT, dtype: str = "float32") -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _key_line(key: str | None) -> str:
+    """What a client needs besides the address. A key that was given is not repeated: logs are read by others."""
+    if key is None:
+        return "    export NDIF_API_KEY=(a key of the database that NDIF_POSTGRES_URL names)\n"
+    if key == os.environ.get("NDIF_API_KEY"):
+        return "    (and NDIF_API_KEY as it is here)\n"
+    return f"    export NDIF_API_KEY={key}\n"
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

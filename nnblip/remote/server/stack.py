@@ -24,6 +24,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -50,6 +51,7 @@ class Stack:
 
     Attributes:
         url: what clients put into NDIF_HOST.
+        key: what they put into NDIF_API_KEY: that of this process, else a new one. None where NDIF looks keys up.
         processes: by name.
 
     Raises:
@@ -62,6 +64,8 @@ class Stack:
     ) -> None:  # fmt: skip
         self.keys, self.port, self.dtype, self.say = list(keys), port, dtype, say
         self.url = f"http://127.0.0.1:{port}"
+        looked_up = os.environ.get("NDIF_POSTGRES_URL")
+        self.key = None if looked_up else os.environ.get("NDIF_API_KEY") or str(uuid.uuid4())
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.home, self.log = Path(), Path()
         self._before: set[int] = set()
@@ -90,13 +94,14 @@ class Stack:
     def _start_stores(self) -> None:
         self.redis_port, self.store_port = free_port(), free_port()
         secret = secrets.token_hex(16)
+        real = shutil.which("redis-server")
         gpu = _has_gpu()
         self.ports = {name: free_port() for name in ("gcs", "client", "dashboard")}
         self.env = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("NDIF_", "RAY_"))},
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
             "PYTHONPATH": str(PARTS),
-            "NDIF_REDIS_URL": f"redis://127.0.0.1:{self.redis_port}",
+            "NDIF_REDIS_URL": f"redis://{f':{secret}@' if real else ''}127.0.0.1:{self.redis_port}",
             "NDIF_OBJECT_STORE_URL": f"http://127.0.0.1:{self.store_port}",
             "NDIF_OBJECT_STORE_ACCESS_KEY": "nnblip",
             "NDIF_OBJECT_STORE_SECRET_KEY": secret,
@@ -122,9 +127,12 @@ class Stack:
         }
         if not gpu:
             self.env["NDIF_DEFAULT_MODEL_ACTOR_CLASS"] = "nnblip_ndif.ModelActor"
-        real = shutil.which("redis-server", path=self.env["PATH"])
-        if real:
-            command = [real, "--port", str(self.redis_port), "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"]
+        if real:  # the password stands in a file, as other users see command lines
+            settings = self.home / "redis.conf"
+            settings.write_text(
+                f'port {self.redis_port}\nbind 127.0.0.1\nsave ""\ndaemonize no\nrequirepass {secret}\n'
+            )
+            command = [real, str(settings)]
         else:
             self.say("no redis-server is installed: fakeredis stands in for it, and requests above 4 MiB may fail")
             command = [sys.executable, "-c", _FAKE_REDIS, str(self.redis_port)]
@@ -164,7 +172,9 @@ class Stack:
         self._spawn("dispatcher", [sys.executable, "-m", "ndif.services.api.queue.dispatcher"])
         if url := os.environ.get("NDIF_POSTGRES_URL"):  # where API keys are looked up; no one else needs to know
             self.env["NDIF_POSTGRES_URL"] = url
-        self._spawn("api", ["gunicorn", "--config", "python:nnblip_gunicorn", "ndif.services.api.app:app"])
+        if self.key is not None:
+            self.env["NNBLIP_SERVE_KEY"] = self.key
+        self._spawn("api", ["gunicorn", "--config", "python:nnblip_gunicorn", "nnblip_api:app"])
 
     def wait_ready(self, timeout: float = START_SECONDS) -> None:
         """Until the API is connected to Ray and each model given at the start runs. Raises `RemoteError`."""

@@ -26,14 +26,14 @@ def lines() -> list[str]:
 
 
 def test_from_nothing_to_a_remote_map(local, tmp_path):
-    install, serve, trace = lines()
-    assert install.startswith("pip install '.[serve]'") and f":{PORT}" in trace
+    install, export, serve, trace = lines()
+    assert install.startswith("pip install '.[serve]'") and f":{PORT}" in export
     port = PORT
     try:
         check_free(port)
     except RemoteError:  # someone else's server is there: another port, else as it is written
         port = free_port()
-        serve, trace = serve.replace("serve", f"serve --port {port}", 1), trace.replace(f":{PORT}", f":{port}")
+        serve, export = serve.replace("serve", f"serve --port {port}", 1), export.replace(f":{PORT}", f":{port}")
     path = f"{Path(server_python()).parent}{os.pathsep}{os.environ['PATH']}"
     log = tmp_path / "log"
     shutil.copy(nnblip.demo.HERE / "scenes" / "scene10.png", tmp_path / "photo.jpg")
@@ -53,9 +53,10 @@ def test_from_nothing_to_a_remote_map(local, tmp_path):
             time.sleep(0.2)
 
     try:
+        type_and_wait(f"{export}\necho exported: $?", "exported: 0", 60)
         type_and_wait(serve, "Ready after", READY_SECONDS)
         type_and_wait(f"{trace}\necho traced: $?", "traced:", 600)
-        type_and_wait(f"NDIF_HOST=http://127.0.0.1:{port} python readme.py\necho ran: $?", "ran:", 600)
+        type_and_wait("python readme.py\necho ran: $?", "ran:", 600)
     finally:
         type_and_wait("kill $!; wait $!; echo stopped: $?", "stopped:", 300)
         shell.communicate("exit\n", timeout=300)
