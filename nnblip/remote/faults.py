@@ -84,7 +84,9 @@ def explained(text: str, where: str, status: int | None = None) -> str:
     if "traceback" in low:  # before all that looks for a word, which may be anywhere in one
         return f"the block raised an error on the server:\n{text}"
     if status in REFUSED or "api key" in low:
-        return f"the server {where} refuses the credentials ({text}); set NDIF_API_KEY, or `nnsight login`"
+        said = text.split(" -+-+- ")[0]  # of a handshake, without its headers
+        remedy = "set NDIF_API_KEY, as `nnblip serve` printed it where that is yours, or `nnsight login`"
+        return f"the server {where} refuses the credentials ({said}); {remedy}"
     if "auth backend" in low:
         return (
             f"the server {where} cannot check the credentials ({text}): the database of its keys does not answer; start"

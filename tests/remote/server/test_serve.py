@@ -46,7 +46,7 @@ def test_without_the_key_nothing_is_done(server, given, tmp_path):
 
 def test_a_client_without_the_key(server, far, monkeypatch):
     monkeypatch.setattr(CONFIG.API, "APIKEY", "not this one")
-    with pytest.raises(RemoteError, match="API key"):
+    with pytest.raises(RemoteError, match=r"refuses the credentials .*403 Forbidden\); set NDIF_API_KEY"):
         nnblip.causal_trace(far, nnblip.demo.examples()[:1], draws=1, timeout=300)
 
 
