@@ -129,7 +129,7 @@ def test_where_one_token_alone_reads_the_image_only_that_token_is_relevant(alter
     for number, layer in enumerate(altered._module.text_encoder.encoder.layer):
         layer.crossattention.output.dense.register_forward_hook(only_the_reader(number))
     shown = 0
-    for index in range(60):
+    for index in range(20):
         if (pair := question_of(index, "color")) is None:
             continue
         tree = nnblip.causal_trace(altered, [pair], draws=2)
