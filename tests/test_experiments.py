@@ -36,6 +36,7 @@ STORES = {
 GOES_ON = "noise_level"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_an_experiment_writes_dataset_figures_and_summary(path, tmp_path):
     out = tmp_path / "out"

@@ -32,6 +32,7 @@ def test_without_arguments_a_bundled_scene_is_traced(tmp_path, capsys):
             assert min(picture.size) > 400 and len(set(picture.convert("L").resize((64, 64)).getdata())) > 10
 
 
+@pytest.mark.slow
 def test_an_existing_result_is_only_replaced_when_asked(tmp_path, capsys):
     arguments = ["trace", "--out", str(tmp_path), "--nu", "5", "--draws", "1"]
     assert main(arguments) == 0
@@ -116,6 +117,7 @@ def test_help_loads_nothing_that_takes_its_time(words):
     assert not HEAVY & {name.partition(".")[0] for name in json.loads(loaded)}
 
 
+@pytest.mark.slow
 def test_no_progress_bar_where_there_is_no_terminal(tmp_path):
     command = [sys.executable, "-m", "nnblip", "trace", "--nu", "5", "--draws", "1", "--out", str(tmp_path / "o")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

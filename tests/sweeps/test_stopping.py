@@ -59,6 +59,7 @@ def test_what_is_finished_is_never_repeated(model, tmp_path, monkeypatch):
     same_arrays(out, tmp_path / "whole.zarr")
 
 
+@pytest.mark.slow
 def test_twenty_kills_at_random_moments_leave_no_trace(model, tmp_path):
     """Real processes, real SIGKILL: at the start, while the store is made, and before or after any file is written."""
     out, whole, rng = tmp_path / "results.zarr", tmp_path / "whole.zarr", random.Random(1)
@@ -88,6 +89,7 @@ def _said(out):
 # --- several writers -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_second_writer_is_refused_at_once_and_told_who_the_first_is(model, tmp_path):
     out, go = tmp_path / "results.zarr", tmp_path / "go"
     first = start(command(out, 40), env=environment() | {"HOLD": f"1:{go}"}, stdout=subprocess.DEVNULL)
@@ -118,6 +120,7 @@ def launch(out, *more, **options):
     return start([*launcher, *command(out, *more)], **options)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_store_of_one_and_one_that_is_killed_loses_its_example_only(model, tmp_path):
     out, whole, go = tmp_path / "results.zarr", tmp_path / "whole.zarr", tmp_path / "go"
     nnblip.sweep(model, Scenes.of(12), whole, **FEW)
@@ -152,6 +155,7 @@ def test_the_process_that_waits_does_not_wait_for_ever(model, tmp_path, monkeypa
         other.release()
 
 
+@pytest.mark.slow
 def test_sigterm_finishes_the_example_at_hand(tmp_path):
     out, go = tmp_path / "results.zarr", tmp_path / "go"
     process = start(command(out, 20), env=environment() | {"HOLD": f"2:{go}"})

@@ -112,6 +112,7 @@ def test_what_has_no_room_is_refused_and_nothing_is_written(path):
     assert store.status() == [PENDING] * 10
 
 
+@pytest.mark.slow
 def test_the_status_is_written_last_so_that_a_kill_leaves_no_half_example(path, monkeypatch):
     store, order = Store(path), []
     row, setitem = store.row(tree_of(4)), zarr.Array.__setitem__
