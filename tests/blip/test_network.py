@@ -81,6 +81,7 @@ def test_questions_of_one_length_are_traced_together_and_others_never_padded(mod
             second = model.text_decoder.output.logits.save()
 
 
+@pytest.mark.slow
 def test_an_answer_is_what_transformers_generates(model):
     checked = 0
     for index in range(12):

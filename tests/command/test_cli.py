@@ -34,6 +34,7 @@ def test_without_arguments_a_bundled_scene_is_traced(tmp_path, capsys):
             assert min(picture.size) > 400 and len(set(picture.convert("L").resize((64, 64)).getdata())) > 10
 
 
+@pytest.mark.slow
 def test_heads_have_a_table_with_their_numbers_and_a_picture_and_every_kind_is_drawn(tmp_path, capsys):
     out = tmp_path / "out"
     words = ["trace", "--draws", "1", "--nu", "5", "--out", str(out), "--kinds", "crossattention_head"]
@@ -63,6 +64,7 @@ def test_a_refused_run_leaves_no_folder_and_a_failed_one_nothing_in_it(tmp_path,
     assert "no picture" in capsys.readouterr().err and not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_an_existing_result_is_only_replaced_when_asked(tmp_path, capsys):
     arguments = ["trace", "--out", str(tmp_path), "--nu", "5", "--draws", "1"]
     assert main(arguments) == 0
@@ -147,6 +149,7 @@ def test_help_loads_nothing_that_takes_its_time(words):
     assert not HEAVY & {name.partition(".")[0] for name in json.loads(loaded)}
 
 
+@pytest.mark.slow
 def test_no_progress_bar_where_there_is_no_terminal(tmp_path):
     command = [sys.executable, "-m", "nnblip", "trace", "--nu", "5", "--draws", "1", "--out", str(tmp_path / "o")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -91,6 +91,7 @@ def test_what_cannot_be_asked_is_a_problem_and_not_wrong(model, asked, tmp_path)
         datasets.correct(model, Dataset("d", lambda: bad, strict=True))
 
 
+@pytest.mark.slow
 def test_a_partners_answer_begins_with_another_token(model):
     examples = scenes(60)
     found = datasets.partners(model, Dataset("scenes", lambda: examples))
@@ -128,6 +129,7 @@ def test_plain_examples_are_named_by_their_place(model, asked):
     assert [e.id for e in datasets.correct(model, plain)] == ["0", "1", "2"]
 
 
+@pytest.mark.slow
 def test_partners_do_not_depend_on_the_order_and_do_on_the_seed(model):
     examples = scenes(25)
 
@@ -202,6 +204,7 @@ def test_a_server_is_asked_several_questions_at_a_time(model, there, asked, tmp_
         datasets.correct(there, Dataset("d", lambda: examples[-1:], strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [True, False])
 def test_partners_from_a_server_are_the_same_ones(model, there, given, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")

@@ -85,6 +85,7 @@ def test_the_pieces_of_a_word_count_as_one_word():
     assert float(effects.by_role(tree)["question_encoder"].probability[0, 0]) == 19 / 5
 
 
+@pytest.mark.slow
 @quick
 @given(tree=trees)
 def test_effects_of_the_averages_are_the_averages_of_the_effects(tree):

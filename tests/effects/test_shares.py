@@ -273,6 +273,7 @@ def test_restoring_everything_is_one_and_nothing_is_zero():
     assert (effects.gamma(tree)["question_encoder"] == 0).all()
 
 
+@pytest.mark.slow
 @settings(quick, max_examples=8)
 @given(tree=trees, data=st.data())
 def test_order_of_examples_does_not_matter(tree, data):

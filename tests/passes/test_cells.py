@@ -48,6 +48,7 @@ sites = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(cells=st.lists(st.sets(sites, min_size=1, max_size=6), min_size=3, max_size=8, unique_by=frozenset))
 def test_random_sets_of_sites_agree_with_the_oracle(model, seen, cells):
@@ -69,6 +70,7 @@ def test_random_sets_of_sites_agree_with_the_oracle(model, seen, cells):
 whole_sites = sites.filter(lambda site: site.head is None)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     cells=st.lists(st.sets(whole_sites, min_size=1, max_size=3), min_size=3, max_size=8, unique_by=frozenset),

@@ -99,6 +99,7 @@ def damaged(truth, place: str, nu: float = 2.0) -> torch.Tensor:
     return oracle.patch_embeds(module, oracle.picture_of(noisy, side // SIDE, side))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["patch_embeds", "pixels"])
 @pytest.mark.parametrize("direction", ["denoising", "noising"])
 def test_layers_of_the_image_encoder_agree_with_hooks(model, seen, place, direction):

@@ -45,6 +45,7 @@ def cut_edges(draw):
     return edges, sorted(layers), *ends
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(cuts=st.lists(cut_edges(), min_size=1, max_size=3, unique_by=lambda cut: cut[0]), token=st.integers(0, 8))
 def test_cut_edges_agree_with_the_oracle(model, seen, cuts, token):

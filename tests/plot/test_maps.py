@@ -16,6 +16,7 @@ def cells(figure):
     return mesh.get_array().filled(np.nan).reshape(rows, columns)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", plot.VALUES)
 @pytest.mark.parametrize("component", ["question_encoder", "answer_decoder"])
 @pytest.mark.parametrize("layers", [2, 12, 24])

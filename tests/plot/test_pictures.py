@@ -74,6 +74,7 @@ def test_effects_of_regions_have_colours_centred_at_0(value):
     assert value.replace("_", " ") in figure.axes[-1].get_ylabel() and "“red”" in figure.axes[-1].get_ylabel()
 
 
+@pytest.mark.slow
 def test_every_layer_has_a_panel_on_one_scale():
     for layers in ((0, 1), tuple(range(12)), (2, 5, 7)):
         tree = regions_tree(layers=layers)

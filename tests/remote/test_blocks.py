@@ -55,6 +55,7 @@ def test_states_stay_there(there, stock, seen):
     assert up < 200_000 and down < 8_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -83,6 +84,7 @@ def test_corrupt(model, there, stock, seen, options):
         _ = away.image_embeds
 
 
+@pytest.mark.slow
 def test_a_body_that_puts_back_clean_states_by_hand(there, stock, seen):
     image, question, truth = seen
     with there.clean(image, question) as clean:
@@ -92,6 +94,7 @@ def test_a_body_that_puts_back_clean_states_by_hand(there, stock, seen):
     assert run.probability == pytest.approx(truth.restored(truth.noisy(5.0), SITE).probability, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_an_edit_in_the_clean_block_is_in_the_states_that_are_put_back(model, there, stock, seen):
     """They are made anew on the server, from what was sent then: later changes of what it refers to do not count."""
     image, question, _ = seen
@@ -112,6 +115,7 @@ def test_an_edit_in_the_clean_block_is_in_the_states_that_are_put_back(model, th
     same(*runs)
 
 
+@pytest.mark.slow
 def test_swapped_images(model, there, stock, seen):
     image, question, truth = seen
     other = next(e.image for e in nnblip.demo.examples() if model.answer(e.image, question).ids[0] != truth.answer[0])
@@ -149,6 +153,7 @@ def test_errors_of_nnblip_and_of_the_body(there, stock, seen):
         there.question_encoder.layer[0].output[:] = 1 / nothing
 
 
+@pytest.mark.slow
 def test_a_trace_of_the_users_own(model, there, stock, seen):
     image, question, truth = seen
     found = []
@@ -166,6 +171,7 @@ def not_looked_at(monkeypatch):
     monkeypatch.setattr(client, "_SERVED", set())
 
 
+@pytest.mark.slow
 def test_a_session_is_one_request(model, there, stock, seen):
     encoded = model.encode(*seen[:2])  # a stock server need not have what reads images
     runs = []
@@ -186,6 +192,7 @@ def test_a_session_is_one_request(model, there, stock, seen):
     assert float(runs[1][1]) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("NNBLIP_SERVER_PYTHON" in os.environ, reason="a real server can")
 def test_a_session_on_a_server_that_cannot_read_images(there, stock, seen):
     path, question = "scene.png", seen[1]
@@ -213,6 +220,7 @@ def test_the_model_is_looked_at_before_the_first_block(there, monkeypatch, seen)
     assert asked == ["nothing"]
 
 
+@pytest.mark.slow
 def test_edits_and_operations_inside_a_module(model, there, stock, seen):
     image, question, _ = seen
     found = []

@@ -80,6 +80,7 @@ def test_an_answer(there, local, stock):
     assert far.probability == pytest.approx(here.probability, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_gradients_without_weights_that_need_one(there, local, stock):
     """The stand-in freezes the weights as NDIF does."""
     asked = dict(nu=[1, 3], draws=2, steps=2, kinds=["block", "attention_head", "mlp_out"], progress=False)
@@ -98,6 +99,7 @@ def test_gradients_without_weights_that_need_one(there, local, stock):
     assert down < 65_536
 
 
+@pytest.mark.slow
 def test_choosing_by_the_answers_of_a_server(there, local, stock):
     examples = [nnblip.Example(e.image, e.question, "red", id=str(i)) for i, e in enumerate(nnblip.demo.examples()[:6])]
     here, far = (nnblip.datasets.correct(model, examples) for model in (local, there))
@@ -106,12 +108,14 @@ def test_choosing_by_the_answers_of_a_server(there, local, stock):
     assert len(stock) == 1
 
 
+@pytest.mark.slow
 def test_a_sweep_asks_the_server_for_its_weights(there, local, stock):
     from nnblip.sweeps.fingerprint import fingerprint
 
     assert fingerprint(there)["weights"] == fingerprint(local)["weights"]
 
 
+@pytest.mark.slow
 def test_a_model_that_is_here_is_asked_of_the_server_too(local, stock, tmp_path):
     examples = nnblip.demo.examples()[:1]
     there = nnblip.causal_trace(local, examples, draws=1, progress=False, remote=True)
@@ -130,6 +134,7 @@ def test_an_error_of_ours_comes_back_as_what_it_is(there, stock):
         nnblip.causal_trace(there, [given], noise="swap", draws=1, progress=False)
 
 
+@pytest.mark.slow
 def test_another_dtype_on_the_server_is_refused(stock):
     model = nnblip.BlipVQA(remote=True, dtype="bfloat16")
     with pytest.raises(nnblip.NnblipError, match="holds the model in float32, bfloat16 is asked for"):

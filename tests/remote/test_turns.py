@@ -87,6 +87,7 @@ ended.set()
 """
 
 
+@pytest.mark.slow
 def test_no_thread_is_inside_torch_when_the_process_ends():
     """Three answers are there, and one of them is being read when the process ends: none is half read then."""
     done = subprocess.run(

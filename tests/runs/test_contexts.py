@@ -104,6 +104,7 @@ def test_the_decoders_last_layer_gives_the_clean_answer_exactly(model, traced):
     assert run.probability == clean.probability
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["color", "number", "location"])
 def test_a_corrupted_runs_answer_is_what_greedy_decoding_says(model, kind):
     differs = 0

@@ -22,6 +22,7 @@ from nnblip.sweeps.verify import check_stored
 # --- failures ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_unreadable_image_among_good_ones_is_recorded_and_the_rest_goes_on(model, tmp_path, monkeypatch):
     examples, out = Scenes.of(5), tmp_path / "results.zarr"
     broken = tmp_path / "broken.png"
@@ -100,6 +101,7 @@ def little_disk(tmp_path):
     subprocess.run(["umount", "-l", folder], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_it_with_a_reason_and_it_goes_on_when_there_is_room(model, little_disk, tmp_path):
     out, examples = little_disk / "results.zarr", Scenes.of(16)
     with pytest.raises(ResultError, match=r"No space left.*the same command goes on"):
@@ -115,6 +117,7 @@ def test_a_full_disk_stops_it_with_a_reason_and_it_goes_on_when_there_is_room(mo
     same_arrays(out, tmp_path / "whole.zarr")
 
 
+@pytest.mark.slow
 def test_a_write_that_fails_stops_it_and_it_goes_on(model, tmp_path, monkeypatch):
     """The same with a limit on the size of files, which needs no rights."""
     out, examples = tmp_path / "results.zarr", Scenes.of(6)
@@ -152,6 +155,7 @@ def flip(path):
     path.write_bytes(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", ["question_encoder/probability/2.0.0.0.0.0", "status/2", "example/2", "error/2"])
 @pytest.mark.parametrize("harm", [truncate, flip, Path.unlink, lambda path: path.write_bytes(b"")])
 def test_a_damaged_chunk_is_found_by_check_and_done_again(model, small, tmp_path, monkeypatch, capsys, chunk, harm):

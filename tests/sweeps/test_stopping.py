@@ -59,7 +59,8 @@ def test_what_is_finished_is_never_repeated(model, tmp_path, monkeypatch):
     same_arrays(out, tmp_path / "whole.zarr")
 
 
-def test_twenty_kills_at_random_moments_leave_no_trace(tmp_path):
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments_leave_no_trace(model, tmp_path):
     """Real processes, real SIGKILL: at the start, while the store is made, and before or after any file is written."""
     out, whole, rng = tmp_path / "results.zarr", tmp_path / "whole.zarr", random.Random(1)
     at_once = start(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -74,7 +75,7 @@ def test_twenty_kills_at_random_moments_leave_no_trace(tmp_path):
     assert not [line for line in _said(out) if "damaged" in line]
     assert victims.run() == 0
     victims.close()
-    assert start(command(whole, 30), stdout=subprocess.DEVNULL).wait(300) == 0
+    nnblip.sweep(model, Scenes.of(30), whole, **FEW)
     same_arrays(out, whole)
     assert not [*out.rglob("*.partial")]
 
@@ -88,6 +89,7 @@ def _said(out):
 # --- several writers -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_second_writer_is_refused_at_once_and_told_who_the_first_is(model, tmp_path):
     out, go = tmp_path / "results.zarr", tmp_path / "go"
     first = start(command(out, 40), env=environment() | {"HOLD": f"1:{go}"}, stdout=subprocess.DEVNULL)
@@ -118,9 +120,10 @@ def launch(out, *more, **options):
     return start([*launcher, *command(out, *more)], **options)
 
 
-def test_two_processes_give_the_store_of_one_and_one_that_is_killed_loses_its_example_only(tmp_path):
+@pytest.mark.slow
+def test_two_processes_give_the_store_of_one_and_one_that_is_killed_loses_its_example_only(model, tmp_path):
     out, whole, go = tmp_path / "results.zarr", tmp_path / "whole.zarr", tmp_path / "go"
-    assert start(command(whole, 12), stdout=subprocess.DEVNULL).wait(300) == 0
+    nnblip.sweep(model, Scenes.of(12), whole, **FEW)
     launcher = launch(out, 12, env=environment() | {"HOLD": f"4:{go}"})
     until(lambda: len(held(go)) == 2, launcher)
     owner = tmp_path / ".results.zarr.lock-1"
@@ -153,6 +156,7 @@ def test_the_process_that_waits_does_not_wait_for_ever(model, tmp_path, monkeypa
         other.release()
 
 
+@pytest.mark.slow
 def test_sigterm_finishes_the_example_at_hand(tmp_path):
     out, go = tmp_path / "results.zarr", tmp_path / "go"
     process = start(command(out, 20), env=environment() | {"HOLD": f"2:{go}"})

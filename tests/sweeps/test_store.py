@@ -114,6 +114,7 @@ def test_what_has_no_room_is_refused_and_nothing_is_written(path):
     assert store.status() == [PENDING] * 10
 
 
+@pytest.mark.slow
 def test_the_status_is_written_last_so_that_a_kill_leaves_no_half_example(path, monkeypatch):
     store, order, write = Store(path), [], checksums.write_whole
     row = store.row(tree_of(4))

@@ -20,6 +20,7 @@ from nnblip.sweeps.verify import check_stored
 # --- the numbers ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "asked",
     [
@@ -48,6 +49,7 @@ def test_its_numbers_are_those_of_causal_trace_bit_for_bit(model, tmp_path, aske
     assert check_stored(tmp_path / "results.zarr", print) and check_stored(tmp_path / "copy.zarr", print)
 
 
+@pytest.mark.slow
 def test_cells_of_the_answer_decoder_have_room_for_any_answer_and_keep_only_what_occurs(model, tmp_path):
     examples = Scenes.of(9)
     asked = dict(FEW, cells=all_tokens(component="answer_decoder"))
@@ -164,6 +166,7 @@ def test_the_command_says_what_it_did(tmp_path, capsys, monkeypatch):
     assert "setting seed: 0 -> 1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_command_reads_data_sets_and_chooses_among_them(model, tmp_path, capsys):
     out = tmp_path / "results.zarr"
     words = ["sweep", "scenes", "--n", "12", "--type", "location", "--draws", "1", "--correct-only"]

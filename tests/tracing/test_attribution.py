@@ -26,6 +26,7 @@ def towards(model, truth, noisy, site, share):
     return oracle.restored(model._module, noisy, truth.ids, truth.answer, truth.rival, moved, [site])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("component", TEXT_COMPONENTS)
 def test_an_attribution_is_the_slope_towards_the_clean_state(model, seen, component, kind):

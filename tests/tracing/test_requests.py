@@ -175,6 +175,7 @@ def test_an_error_names_its_example(there, server, tmp_path):
 # --- sweeps --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_sweep_keeps_several_in_flight_and_ends_in_the_same_numbers(model, there, server, monkeypatch, tmp_path):
     def before(number):  # 0 is the hash of the weights, 1 the probe for the layout; 2, 3 and 4 go together
         if number in (2, 3, 4):
@@ -251,6 +252,7 @@ def test_a_dead_server_is_not_asked_about_every_example(there, monkeypatch, tmp_
     assert asked == ["traces"] and not (tmp_path / "x.zarr").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "done"), [(signal.SIGTERM, 5), (signal.SIGINT, 2)], ids=["SIGTERM", "Ctrl-C"])
 def test_a_stopped_sweep_goes_on(model, there, server, tmp_path, how, done):
     """SIGTERM waits for what is in flight and writes it; Ctrl-C does not, and the process ends at once."""

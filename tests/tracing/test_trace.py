@@ -22,6 +22,7 @@ from nnblip.sites import TEXT_COMPONENTS, WHOLE_KINDS, Site
 TYPES = ("color", "object", "number", "location")
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     index=st.integers(0, 300),
@@ -115,6 +116,7 @@ def test_states_that_never_saw_the_image_are_restored_to_what_they_were(altered)
     assert run.probability == corrupted.probability
 
 
+@pytest.mark.slow
 def test_where_one_token_alone_reads_the_image_only_that_token_is_relevant(altered):
     reader, at = 7, 2
 
@@ -129,7 +131,7 @@ def test_where_one_token_alone_reads_the_image_only_that_token_is_relevant(alter
     for number, layer in enumerate(altered._module.text_encoder.encoder.layer):
         layer.crossattention.output.dense.register_forward_hook(only_the_reader(number))
     shown = 0
-    for index in range(60):
+    for index in range(20):
         if (pair := question_of(index, "color")) is None:
             continue
         tree = nnblip.causal_trace(altered, [pair], draws=2)
@@ -172,6 +174,7 @@ def test_the_same_settings_give_the_same_bits_in_any_order(model):
     assert (other["corrupted"].probability != first["corrupted"].probability).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_rows", [2, 7, 50])
 def test_fewer_rows_in_a_pass_change_nothing(model, max_rows):
     image, question, _ = visible(model)
