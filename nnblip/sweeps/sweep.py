@@ -22,7 +22,7 @@ from nnblip import results
 from nnblip.datasets import open_dataset
 from nnblip.edges import KnockOutLike
 from nnblip.errors import STUMBLES, NnblipError, NnblipWarning, RemoteError, ResultError, whole
-from nnblip.examples import ExampleLike
+from nnblip.examples import Example, ExampleLike
 from nnblip.model import BlipVQA
 from nnblip.noise import NoiseLike
 from nnblip.passes.settings import IN_FLIGHT, Settings
@@ -70,7 +70,7 @@ class Report:
 
 def sweep(
     model: BlipVQA,
-    dataset: str | Iterable[ExampleLike],
+    dataset: str | Iterable[ExampleLike] | Example,
     out: str | Path = "results.zarr",
     nu: float | Sequence[float] = Settings.nu,
     draws: int = Settings.draws,
@@ -139,7 +139,7 @@ def sweep(
 
 def run_sweep(
     model: BlipVQA,
-    dataset: str | Iterable[ExampleLike],
+    dataset: str | Iterable[ExampleLike] | Example,
     out: str | Path,
     settings: Settings,
     progress: bool | None = None,
