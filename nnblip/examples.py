@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from nnblip.errors import STUMBLES, InputError
+from nnblip.errors import STUMBLES, InputError, told
 
-#: Larger pictures are refused: no photograph has them, and decoding one fills the memory.
-MAX_PIXELS = 100_000_000
+#: Larger pictures are refused: this is 8192 x 6144, as the largest that phones take, and reading one fills the memory
+#: by 0.3 to 1.2 GB, as its kind is.
+MAX_PIXELS = 50_331_648
+#: What is read of files. Pillow knows more, some of which it hands to other programs (Ghostscript).
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
 #: What may be given as a picture.
 ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray | Callable[[], Any]
@@ -111,48 +114,64 @@ def load_image(image: ImageLike) -> Image.Image:
     Args:
         image: a path; a PIL image; an array (height, width), (height, width, 3) or
             (height, width, 4), uint8 or float in [0, 1]; or a function that gives one of these.
+            Files may be PNG, JPEG, WebP, GIF (the first picture), BMP, TIFF or PPM.
 
     Raises:
-        InputError: for a missing, truncated, empty, non-image or absurdly large file, or
-            an array of another shape or range.
+        InputError: for a missing, truncated, empty, non-image or absurdly large file, one of
+            another format, or an array of another shape or range.
     """
     if callable(image):
         image = image()
-    given = f"image {str(image)!r:.200}"
-    name = given if isinstance(image, str | Path) else f"the {type(image).__name__} given as image"
+    is_path = isinstance(image, str | Path)
+    name = f"image {told(str(image), 200)}" if is_path else f"the {type(image).__name__} given as image"
     if isinstance(image, np.ndarray):
         return _upright(_from_array(image), name)
     if isinstance(image, Image.Image):
+        if getattr(image, "tile", None) and image.format not in (*FORMATS, "MPO"):  # a file that is not decoded yet
+            raise InputError(f"{name}: a file of format {image.format}, expected {_spoken(FORMATS)}")
         return _upright(image, name)
     if not isinstance(image, str | Path):
         raise InputError(f"{name}: expected a path, a PIL image or an array")
     path = Path(image)
     try:
         size = path.stat().st_size if path.is_file() else None
-    except OSError:  # a name longer than names can be
+    except (OSError, ValueError):  # a name that cannot be one: too long, or with a zero in it
         size = None
     if size is None:
         raise InputError(f"{name}: there is no such file")
     if size == 0:
         raise InputError(f"{name}: the file is empty")
+    with open_image(path, name) as opened:
+        return _upright(opened, name)
+
+
+def open_image(file: Any, name: str) -> Image.Image:
+    """A PIL image of a file or stream, not decoded yet.
+
+    Raises:
+        InputError: if it is not one of `FORMATS`, or too large.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(path)
+            return Image.open(file, formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise InputError(f"{name}: too large, more than {MAX_PIXELS:,} pixels") from error
+    except UnidentifiedImageError as error:
+        raise InputError(f"{name}: not an image, expected {_spoken(FORMATS)}") from error
     except STUMBLES as error:  # Pillow's readers raise whatever they stumble on
         raise InputError(f"{name}: not an image that Pillow can read ({error})") from error
-    with opened:
-        return _upright(opened, name)
+
+
+def _spoken(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def _upright(image: Image.Image, name: str) -> Image.Image:
     width, height = image.size
     if not width * height:
         raise InputError(f"{name}: it has no pixels ({width} x {height})")
-    if width * height > MAX_PIXELS:
-        raise InputError(f"{name}: {width} x {height} is too large, at most {MAX_PIXELS:,} pixels")
+    _require_size(width, height, name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -161,6 +180,11 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
         raise
     except (Image.DecompressionBombError, *STUMBLES) as error:  # Pillow's decoders raise whatever they stumble on
         raise InputError(f"{name}: damaged, it cannot be decoded ({error})") from error
+
+
+def _require_size(width: int, height: int, name: str) -> None:
+    if width * height > MAX_PIXELS:
+        raise InputError(f"{name}: {width} x {height} is too large, at most {MAX_PIXELS:,} pixels")
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -180,6 +204,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
         raise InputError(
             f"image array of shape {array.shape}: expected (height, width), (height, width, 3) or (height, width, 4)"
         )
+    _require_size(array.shape[1], array.shape[0], "image array")
     if array.dtype == np.uint8:
         return Image.fromarray(array)
     if not np.issubdtype(array.dtype, np.floating):

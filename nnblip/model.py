@@ -13,7 +13,7 @@ from nnblip.blip.network import Blip
 from nnblip.blip.task import QuestionAnswering
 from nnblip.edges import KnockOutLike
 from nnblip.errors import ModelError
-from nnblip.examples import ImageLike
+from nnblip.examples import Example, ImageLike
 from nnblip.noise import NoiseLike
 from nnblip.passes.settings import Settings
 from nnblip.runs import contexts
@@ -46,49 +46,53 @@ class BlipVQA(Blip):
     The torch module is `model._module`.
 
     Args:
-        repo: a hub id, a local folder in transformers' format, or None for the small
-            model that ships with nnblip.
+        repo: a hub id, a local folder in transformers' format, None for the small model that ships
+            with nnblip, or a module that is in memory, a `BlipForQuestionAnswering`, which is
+            used where and as it is and set to evaluation.
         device_map: where accelerate puts the weights ("auto", "cuda:0", ...); the CPU if None.
-        dtype: "float32", "bfloat16" or another floating torch dtype.
+        dtype: "float32", "bfloat16", "float16" or "float64", or the torch dtype.
         revision: branch, tag or commit on the hub.
         remote: build the structure from the configuration alone, without weights, and run on an
             NDIF server (NDIF_HOST, NDIF_API_KEY, as nnsight has them) that has the same model.
+        processor: of a module that is in memory, its `transformers.BlipProcessor`.
         **load: further arguments of `from_pretrained`, such as `token` or `cache_dir`.
 
     Raises:
-        ModelError: if there is no such model, it is not a BLIP for question answering, it
-            has no safetensors weights, or a promised name is missing in it.
+        ModelError: if there is no such model, it is not a BLIP for question answering, its
+            safetensors weights, configuration and tokenizer do not fit each other, a weight is
+            no number, or a promised name is missing in it.
     """
 
     task = QuestionAnswering()
 
     def __init__(
         self,
-        repo: str | Path | None = None,
+        repo: str | Path | torch.nn.Module | None = None,
         *,
         device_map: Any = None,
         dtype: str | torch.dtype = "float32",
         revision: str | None = None,
         remote: bool = False,
+        processor: Any = None,
         **load: Any,
     ) -> None:
         from nnblip import demo  # not on a server, which has the model already
 
         super().__init__(
             demo.MODEL if repo is None else repo,
-            device_map=device_map, dtype=dtype, revision=revision, remote=remote, **load,
+            device_map=device_map, dtype=dtype, revision=revision, remote=remote, processor=processor, **load,
         )  # fmt: skip
         if repo is None:
             self.name = demo.NAME
 
-    def answer(self, image: ImageLike, question: str) -> Answer:
-        """What the model answers, and how probable it finds that.
+    def answer(self, image: ImageLike | Example | Encoded, question: str | None = None) -> Answer:
+        """What the model answers, to the question of an example too, and how probable it finds that.
 
         Raises:
             InputError: for an image or question that it cannot read.
             RemoteError: for any fault of a remote model's server.
         """
-        with torch.no_grad(), self.clean(image, question) as clean:
+        with torch.no_grad(), self.clean(self.encode(image, question)) as clean:
             pass
         return Answer(clean.answer, clean.probability, clean.log_probability, clean.answer_ids)
 
@@ -138,7 +142,7 @@ class BlipVQA(Blip):
     # --- the two contexts ----------------------------------------------------------
 
     def clean(
-        self, image: ImageLike | Encoded, question: str | None = None, answer: str | None = None, *,
+        self, image: ImageLike | Example | Encoded, question: str | None = None, answer: str | None = None, *,
         knock_out: KnockOutLike = (),
         remote: bool | None = None, timeout: float | None = None,
     ) -> contexts.CleanRun:  # fmt: skip
@@ -147,9 +151,10 @@ class BlipVQA(Blip):
         The body is nnsight code on the model, as in `model.trace(...)`.
 
         Args:
-            image: a path, a PIL image or an array; or what `encode` gave, which has the question.
+            image: a path, a PIL image or an array; or an `nnblip.Example` or what `encode` gave, which bring
+                the question.
             question: its text.
-            answer: the answer to trace; the model's own, with nothing knocked out, if None.
+            answer: the answer to trace; if None that of the example, or else the model's own, with nothing knocked out.
             knock_out: attention edges to cut, see `nnblip.knock_out`; one or several.
             remote: run on an NDIF server; by default if the model was made so. States and image
                 embeddings stay there: what is wanted of them, the body saves.
@@ -160,6 +165,8 @@ class BlipVQA(Blip):
             RemoteError: after the block, for any fault of the server.
         """
         encoded = self.encode(image, question)
+        if answer is None and isinstance(image, Example):
+            answer = image.answer
         given = None if answer is None else self.encode_answer(answer)
         return contexts.CleanRun(self, encoded, given, knock_out, self._backend(remote, timeout))
 

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nnblip.blip.masks import dead_of, with_cut
+from nnblip.blip.outcome import require_numbers
 from nnblip.edges import Cuts
 from nnblip.errors import NnblipWarning
 
@@ -77,7 +78,9 @@ def greedy(following: Callable[[list[int]], Float[Tensor, " word"]], said: list[
     """
     said, limit = list(said), longest_answer(config)
     while len(said) < limit:
-        token = int(following(said).argmax())
+        logits = following(said)
+        require_numbers(logits)
+        token = int(logits.argmax())
         if token == config.text_config.sep_token_id:
             return said
         said.append(token)

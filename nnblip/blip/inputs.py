@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nnblip.errors import InputError, NnblipWarning
+from nnblip.errors import InputError, NnblipWarning, told
 from nnblip.examples import ImageLike, load_image
 
 
@@ -57,7 +57,7 @@ def _unpacked(packed: Any, *rest: Any) -> Encoded:
     return Encoded(packed, *rest)
 
 
-def encode(processor: Any, image: ImageLike, question: str, max_tokens: int) -> Encoded:
+def encode(processor: Any, image: ImageLike, question: str | None, max_tokens: int) -> Encoded:
     """An image and a question as the model reads them.
 
     Args:
@@ -70,7 +70,7 @@ def encode(processor: Any, image: ImageLike, question: str, max_tokens: int) -> 
         InputError: for an image that cannot be read, an empty question, or one that is too long.
     """
     if not isinstance(question, str) or not question.strip():
-        raise InputError(f"question {question!r}: expected a text with at least one word")
+        raise InputError(f"question {told(question)}: expected a text with at least one word")
     picture = load_image(image)
     ids = _ids(processor.tokenizer, "question", question, add_special_tokens=True)
     if len(ids) <= 2:
@@ -84,7 +84,7 @@ def encode(processor: Any, image: ImageLike, question: str, max_tokens: int) -> 
     unknown = processor.tokenizer.unk_token
     if unknown in tokens:
         warnings.warn(
-            f"the question {question!r} has words that this model's vocabulary lacks; it reads {' '.join(tokens)}",
+            f"the question {told(question)} has words that this model's vocabulary lacks; it reads {' '.join(tokens)}",
             NnblipWarning,
             stacklevel=2,
         )
@@ -111,14 +111,14 @@ def answer_ids(processor: Any, answer: str, max_tokens: int) -> list[int]:
         InputError: for an empty answer, one with words that the vocabulary lacks, or one that is too long.
     """
     if not isinstance(answer, str) or not answer.strip():
-        raise InputError(f"answer {answer!r}: expected a text with at least one word")
+        raise InputError(f"answer {told(answer)}: expected a text with at least one word")
     tokenizer = processor.tokenizer
     ids = _ids(tokenizer, "answer", answer, add_special_tokens=False)
     if not ids or {*ids} & {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}:
-        raise InputError(f"answer {answer!r}: expected words, without special tokens")
+        raise InputError(f"answer {told(answer)}: expected words, without special tokens")
     if tokenizer.unk_token_id in ids:
         read = " ".join(tokenizer.convert_ids_to_tokens(ids))
-        raise InputError(f"answer {answer!r}: this model's vocabulary lacks a word of it (it reads {read!r})")
+        raise InputError(f"answer {told(answer)}: this model's vocabulary lacks a word of it (it reads {read!r})")
     if len(ids) > max_tokens:
         raise InputError(f"answer of {len(ids)} tokens ({answer[:60]!r}...): this model takes at most {max_tokens}")
     return ids

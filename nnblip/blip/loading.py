@@ -10,10 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+    StrictDataclassError,
+)
 
 from nnblip.blip import upstream
 from nnblip.blip.task import Task
-from nnblip.errors import ModelError, told
+from nnblip.errors import STUMBLES, ModelError, one_line, told
 
 #: In which a model can be: torch stores numbers in others too, such as float8, and computes in none of them.
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -33,31 +42,64 @@ def load(task: Task, repo: str, revision: str | None, options: Mapping[str, Any]
     """
     from safetensors import SafetensorError
 
-    config, where = _config(task, repo, revision, options)
-    try:
-        with _quiet_unless_terminal():
+    with _quiet():
+        config, where = _config(task, repo, revision, options)
+        processor = _processor(repo, config, where)
+        try:
             found: Any = _architecture(task).from_pretrained(
-                repo, config=config, use_safetensors=True, output_loading_info=True, **{**options, **where}
-            )
-        module, info = found
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"model {repo!r}: its weights cannot be loaded ({first_line(error)})") from error
-    if lacking := sorted([*map(str, info["missing_keys"]), *map(str, info["mismatched_keys"])]):
+                repo, config=config, use_safetensors=True, output_loading_info=True,
+                **{**options, **where, "ignore_mismatched_sizes": True},  # they are told of below
+            )  # fmt: skip
+        except (*STUMBLES, SafetensorError) as error:
+            raise _refusal(task, repo, revision, error, "its weights cannot be loaded") from error
+    module, info = found
+    shapes = [name if isinstance(name, str) else name[0] for name in info["mismatched_keys"]]
+    if lacking := sorted({*info["missing_keys"], *shapes}):
         raise ModelError(
             f"model {repo!r}: {len(lacking)} weights are missing or of the wrong shape, such as {lacking[0]};"
             " transformers would have filled them with random numbers"
         )
-    return module.eval(), _processor(repo, config, where)
+    buffers = dict(module.named_buffers())  # numbers of positions, which older versions stored
+    if spare := sorted(name for name in info["unexpected_keys"] if name not in buffers):
+        raise ModelError(
+            f"model {repo!r}: its configuration has no place for {len(spare)} of its weights, such as {spare[0]};"
+            " without them it would be another model"
+        )
+    _require_finite(repo, module)
+    return module.eval(), processor
+
+
+def adopt(task: Task, name: str, module: Any, processor: Any) -> torch.nn.Module:
+    """A module that is in memory, proved to be what the task needs and set to evaluation.
+
+    Raises:
+        ModelError: if it is not such a BLIP, or the processor is missing or of another model.
+    """
+    if not isinstance(module, _architecture(task)):
+        raise ModelError(f"the module is a {type(module).__name__}; nnblip needs {task.architecture}")
+    if not callable(getattr(processor, "tokenizer", None)) or not callable(getattr(processor, "image_processor", None)):
+        raise ModelError(
+            f"processor {told(processor)}: a model that is in memory needs its own,"
+            " such as transformers.BlipProcessor.from_pretrained(...)"
+        )
+    _require_sizes(name, module.config)
+    _require_own(name, processor, module.config)
+    _require_finite(name, module)
+    found: torch.nn.Module = module.eval()
+    return found
 
 
 def structure(
     task: Task, repo: str, revision: str | None, options: Mapping[str, Any], dtype: torch.dtype
 ) -> tuple[torch.nn.Module, Any]:
     """As `load`, on torch's meta device: from the configuration alone, without weights."""
-    with upstream.real_device():  # the processor is needed here
+    with upstream.real_device(), _quiet():  # the processor is needed here
         config, where = _config(task, repo, revision, options)
         processor = _processor(repo, config, where)
-    module: torch.nn.Module = _architecture(task)(config)
+    try:
+        module: torch.nn.Module = _architecture(task)(config)
+    except STUMBLES as error:
+        raise _refusal(task, repo, revision, error, "its configuration makes no model") from error
     return module.to(dtype).eval(), processor
 
 
@@ -111,18 +153,86 @@ def _config(task: Task, repo: str, revision: str | None, options: Mapping[str, A
     }
     try:
         config = AutoConfig.from_pretrained(repo, trust_remote_code=False, **where)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"model {repo!r}: no configuration could be read ({first_line(error)}); expected a hub id such as"
-            f" {task.for_example!r} or a folder in transformers' format"
-        ) from error
-    architectures = list(config.architectures or [])
+    except (*STUMBLES, StrictDataclassError) as error:
+        raise _refusal(task, repo, revision, error, "no configuration could be read") from error
+    named = config.architectures or []
+    architectures = named if isinstance(named, list) else [named]
     if config.model_type != "blip" or task.architecture not in architectures:
         raise ModelError(
-            f"model {repo!r} is {config.model_type} {', '.join(architectures) or '(no architecture named)'};"
+            f"model {repo!r} is {config.model_type} {', '.join(map(str, architectures)) or '(no architecture named)'};"
             f" nnblip needs {task.architecture}, for example {task.for_example!r}"
         )
+    _require_sizes(repo, config)
     return config, where
+
+
+def _refusal(task: Task, repo: str, revision: str | None, error: BaseException, what: str) -> ModelError:
+    """Why a model's files could not be read: it is nowhere, the hub is out of reach, or they are damaged."""
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+    if any(isinstance(cause, LocalEntryNotFoundError | OfflineModeIsEnabled) for cause in causes):
+        offline = constants.HF_HUB_OFFLINE
+        why = "HF_HUB_OFFLINE is set" if offline else f"the hub ({constants.ENDPOINT}) cannot be reached"
+        remedy = "unset it" if offline else "check the network"
+        return ModelError(f"model {repo!r} is not in the cache, and {why}: {remedy}, or give a folder that has it")
+    if any(isinstance(cause, RevisionNotFoundError) for cause in causes):
+        return ModelError(f"model {repo!r}: the hub has no revision {revision!r} of it")
+    if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
+        return ModelError(
+            f"model {repo!r}: the hub shows no such model; is the name right? One that is private or gated needs"
+            " token=, or `hf auth login`"
+        )
+    if any(isinstance(cause, HFValidationError) for cause in causes):
+        what = "there is no such folder"
+    else:
+        what += f" ({one_line(error)[:300]})"
+    expected = f"; expected a hub id such as {task.for_example!r} or a folder in transformers' format"
+    return ModelError(f"model {repo!r}: {what}{'' if 'weights' in what else expected}")
+
+
+def _require_sizes(repo: str, config: Any) -> None:
+    """Raise `ModelError` for a configuration that transformers takes and of which no BLIP that answers can be made."""
+    text, vision = config.text_config, config.vision_config
+    if text.hidden_size != vision.hidden_size:
+        raise ModelError(
+            f"model {repo!r}: its image encoder is {vision.hidden_size} wide and its text layers {text.hidden_size};"
+            " expected one width, since the answer decoder reads the question as if it were an image"
+        )
+    for name in ("bos_token_id", "sep_token_id"):
+        given = getattr(text, name)
+        if not isinstance(given, int) or not 0 <= given < text.vocab_size:
+            raise ModelError(
+                f"model {repo!r}: {name} of its text_config is {told(given)}, expected a token of the {text.vocab_size}"
+            )
+
+
+def _require_own(repo: str, processor: Any, config: Any) -> None:
+    """Raise `ModelError` for a tokenizer or image processor that is not this model's."""
+    tokenizer, text = processor.tokenizer, config.text_config
+    vocabulary = tokenizer.get_vocab()
+    if not vocabulary.keys() - {*tokenizer.all_special_tokens}:
+        raise ModelError(
+            f"model {repo!r}: its tokenizer knows no words, every question would read [UNK]; is tokenizer.json there?"
+        )
+    if tokenizer.sep_token_id != text.sep_token_id or max(vocabulary.values()) >= text.vocab_size:
+        raise ModelError(
+            f"model {repo!r}: its tokenizer has {max(vocabulary.values()) + 1} tokens and [SEP] at"
+            f" {tokenizer.sep_token_id}, the model {text.vocab_size} and {text.sep_token_id}: it is of another model"
+        )
+    side, needed = processor.image_processor.size.get("height"), config.vision_config.image_size
+    if side != needed:
+        raise ModelError(f"model {repo!r}: its processor makes {side} px images, the model reads {needed} px")
+
+
+def _require_finite(repo: str, module: torch.nn.Module) -> None:
+    """Raise `ModelError` for weights that are no numbers. One look at each: a sum is finite if all it adds are."""
+    for name, weight in (*module.named_parameters(), *module.named_buffers()):
+        if weight.device.type == "meta" or not weight.is_floating_point():  # accelerate has moved it to disk
+            continue
+        total = weight.detach().sum(dtype=torch.promote_types(weight.dtype, torch.float32))
+        if not total.isfinite() and not weight.isfinite().all():
+            raise ModelError(f"model {repo!r}: its weights {name} have numbers that are NaN or infinite")
 
 
 def _processor(repo: str, config: Any, where: Mapping[str, Any]) -> Any:
@@ -132,24 +242,29 @@ def _processor(repo: str, config: Any, where: Mapping[str, Any]) -> Any:
     try:
         images = BlipImageProcessorPil.from_pretrained(repo, **where)
         tokenizer = AutoTokenizer.from_pretrained(repo, trust_remote_code=False, **where)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"model {repo!r}: no processor could be read ({first_line(error)})") from error
-    side, needed = images.size.get("height"), config.vision_config.image_size
-    if side != needed:
-        raise ModelError(f"model {repo!r}: its processor makes {side} px images, the model reads {needed} px")
-    return BlipProcessor(images, tokenizer)
+        processor = BlipProcessor(images, tokenizer)
+    except STUMBLES as error:
+        raise ModelError(f"model {repo!r}: no processor could be read ({one_line(error)[:300]})") from error
+    _require_own(repo, processor, config)
+    return processor
 
 
 @contextmanager
-def _quiet_unless_terminal() -> Iterator[None]:
-    """transformers draws its progress bars into logs too."""
+def _quiet() -> Iterator[None]:
+    """What is wrong is told by our errors: no table of weights, no retries; and no progress bar in a log."""
+    from huggingface_hub.utils import logging as hub
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
+    before = logging.get_verbosity(), hub.get_verbosity()
     if shown and not sys.stderr.isatty():
         logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    hub.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(before[0])
+        hub.set_verbosity(before[1])
         if shown:
             logging.enable_progress_bar()

@@ -15,9 +15,12 @@ from torch import Tensor
 from nnblip.blip import decoding, inputs, loading, upstream
 from nnblip.blip.inputs import Encoded
 from nnblip.blip.task import Task
-from nnblip.errors import InputError, ModelError, SiteError, one_of
-from nnblip.examples import ImageLike
+from nnblip.errors import InputError, ModelError, SiteError, one_of, told
+from nnblip.examples import Example, ImageLike
 from nnblip.sites import IMAGE_KINDS, KINDS, PLACES, Extent
+
+#: The name of a model that is nowhere else.
+IN_MEMORY = "a model in memory"
 
 
 class Blip(upstream.HuggingFaceModel):
@@ -39,25 +42,35 @@ class Blip(upstream.HuggingFaceModel):
 
     def __init__(
         self,
-        repo: str | Path,
+        repo: str | Path | torch.nn.Module,
         *,
         device_map: Any = None,
         dtype: str | torch.dtype = "float32",
         revision: str | None = None,
         remote: bool = False,
+        processor: Any = None,
         **load: Any,
     ) -> None:
         for name in ("trust_remote_code", "use_safetensors"):
             if name in load:
                 raise ModelError(f"{name}={load[name]!r}: nnblip loads safetensors only and never runs remote code")
+        source: Any = repo
+        if isinstance(repo, torch.nn.Module):
+            if given := {k: v for k, v in dict(device_map=device_map, revision=revision, **load).items() if v}:
+                raise ModelError(f"a model that is in memory is used as it is: leave {', '.join(given)} out")
+            name, dtype = IN_MEMORY, getattr(repo, "dtype", dtype)
+        else:
+            if processor is not None:
+                raise ModelError("processor=: a model that is loaded brings its own; leave it out")
+            name = source = str(repo)
         if not remote:
             loading.check_device(device_map)
-        self.processor: Any = None
+        self.name, self.processor = name, processor
         self.remote, self.dtype = remote, loading.as_dtype(dtype)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*which nnsight already serves.*")
             super().__init__(
-                str(repo),
+                source,
                 revision=revision,
                 dispatch=not remote,
                 rename=dict(self.task.names),
@@ -65,9 +78,13 @@ class Blip(upstream.HuggingFaceModel):
                 dtype=self.dtype,
                 **load,
             )
-        self.name = str(repo)
         if not remote:  # else the server proves the names: a tree that differs is refused there
             self._prove_names()
+
+    def _wrap(self, module: torch.nn.Module, *args: Any, **options: Any) -> torch.nn.Module:
+        if self.remote:
+            raise ModelError("remote=True: a server loads its model itself; give a hub id or a folder")
+        return loading.adopt(self.task, self.name, module, self.processor)
 
     def _load(self, repo_id: str, *args: Any, **options: Any) -> torch.nn.Module:
         module, self.processor = loading.load(self.task, repo_id, self.revision, options)
@@ -89,6 +106,8 @@ class Blip(upstream.HuggingFaceModel):
         return upstream.served_class()
 
     def _remoteable_model_key(self) -> str:
+        if self.name == IN_MEMORY:
+            raise ModelError("remote: a model that is in memory is on no server; load it by its hub id or folder")
         return loading.served_name(self.repo_id, self.revision)
 
     def _prove_names(self) -> None:
@@ -168,22 +187,25 @@ class Blip(upstream.HuggingFaceModel):
 
     # --- inputs --------------------------------------------------------------------
 
-    def encode(self, image: ImageLike | Encoded, question: str | None = None) -> Encoded:
-        """An image and a question as the model reads them; what this gave is taken as it is.
+    def encode(self, image: ImageLike | Example | Encoded, question: str | None = None) -> Encoded:
+        """An image and a question, or an example, as the model reads them; what this gave is taken as it is.
 
         Raises:
             InputError: for what it cannot read.
         """
+        if isinstance(image, Encoded | Example) and question is not None:
+            what = "what encode(...) gave" if isinstance(image, Encoded) else "an example"
+            raise InputError(f"question {told(question)}: {what} has its question already; leave it out")
         if isinstance(image, Encoded):
-            if question is not None:
-                raise InputError(f"question {question!r}: what encode(...) gave has its question already; leave it out")
             return image
+        if isinstance(image, Example):
+            return self.encode(image.image, image.question)
         if self.processor is None:
             raise InputError(
                 "this server has nothing to read images with (PIL): call model.encode(image, question) before the"
                 " session, and give what it gives instead of both"
             )
-        return inputs.encode(self.processor, image, question or "", self.config.text_config.max_position_embeddings)
+        return inputs.encode(self.processor, image, question, self.config.text_config.max_position_embeddings)
 
     def encode_partner(self, image: ImageLike | None, question: str) -> Encoded:
         """Another image for noise "swap". Raises `InputError`, also if none is given."""

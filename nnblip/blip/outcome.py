@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nnblip.errors import ModelError
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -30,6 +32,14 @@ class Outcome:
 NAMES = tuple(field.name for field in fields(Outcome))
 
 
+def require_numbers(found: Tensor) -> None:
+    """Raise `ModelError` where a model gives something else than numbers."""
+    if found.isnan().any():
+        raise ModelError(
+            "the model's probabilities are NaN: its numbers leave the range of their dtype (dtype='float32' has more)"
+        )
+
+
 def rival_of(logits: Float[Tensor, "1 position word"], answer_ids: Sequence[int]) -> int:
     """The strongest other first token of a clean run."""
     first = logits[0, 0].float().clone()
@@ -44,10 +54,14 @@ def outcome_of(logits: Float[Tensor, "row position word"], answer_ids: Sequence[
         logits: of the answer decoder's head; position i predicts answer token i.
         answer_ids: the answer, [SEP] left out.
         rival: see `rival_of`.
+
+    Raises:
+        ModelError: for probabilities that are NaN.
     """
     logits = logits.detach().float()
     ids = torch.tensor(list(answer_ids), device=logits.device)
     chosen = logits.gather(2, ids.expand(len(logits), -1)[..., None])[..., 0]
     log_probability = (chosen - logits.logsumexp(-1)).sum(1)
+    require_numbers(log_probability)
     difference = chosen[:, 0] - logits[:, 0, rival]
     return Outcome(log_probability.exp().cpu(), log_probability.cpu(), difference.cpu())

@@ -162,6 +162,7 @@ def sweep(
     nu: Annotated[tuple[float, ...], Many] = Settings.nu,
     out: Path = Path("results.zarr"),
     strict: Flag = False,
+    allow_outside: Flag = False,
     type: str | None = None,
     correct_only: Flag = False,
     retry_failed: Flag = False,
@@ -192,6 +193,8 @@ def sweep(
         The store, a name that ends in .zarr. One that is there must be of this same sweep.
     strict
         Stop at rows of the data set that cannot be used, instead of leaving them out.
+    allow_outside
+        Take images that a table names outside its folder and --images.
     type
         Only questions of this type.
     correct_only
@@ -211,7 +214,7 @@ def sweep(
     settings = Settings.of(
         nu=nu, draws=asked.draws, noise=asked.noise, seed=seed, kinds=asked.kinds, max_rows=asked.max_rows
     )
-    examples = datasets.open_dataset(dataset, images=images, strict=strict)
+    examples = datasets.open_dataset(dataset, images=images, strict=strict, allow_outside=allow_outside)
     if type is not None:
         examples = examples.where(question_type=type)
     if n is not None:

@@ -1,7 +1,8 @@
 """Images from their public addresses, kept in a cache and verified each time they are used.
 
-pooch fetches and checks. The SHA-256 of the first download is written beside the file; a
-file that no longer has it is fetched again.
+pooch keeps and checks the files. The SHA-256 of the first download is written beside the file; a
+file that no longer has it is fetched again. No host publishes checksums of single images, so that
+the first download is as good as its line (https) and its host; `Download.checksums` are your own.
 """
 
 from __future__ import annotations
@@ -13,11 +14,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from PIL import Image
 
-from nnblip.errors import STUMBLES, InputError
+from nnblip.errors import STUMBLES, InputError, told
+from nnblip.examples import open_image
+
+#: Bytes of an image that are taken at most; those of COCO and Visual Genome have far less than 5 MB.
+MOST_BYTES = 32 * 2**20
+#: How often a host may send us on, to itself.
+MOST_REDIRECTS = 5
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,7 @@ class Download:
     """How images are fetched: `images=Download(...)`; `images="download"` takes the defaults.
 
     Attributes:
-        base: another server with the same paths, such as "http://mirror.example.org/coco".
+        base: another server with the same paths, such as "https://mirror.example.org/coco".
         cache: folder of the fetched files; pooch's own for "nnblip" if None.
         checksums: SHA-256 of files known beforehand: a mapping from file names, or a CSV file
             with columns `file` and `sha256`. Files are matched by name, or by the number in it.
@@ -39,6 +46,10 @@ class Download:
     _known: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if self.base is not None and not str(self.base).startswith(("https://", "http://")):
+            raise InputError(f"base {told(self.base)}: expected an address that begins with https:// (or http://)")
+        if isinstance(self.timeout, bool) or not isinstance(self.timeout, int | float) or not 0 < self.timeout < 1e6:
+            raise InputError(f"timeout {told(self.timeout)}: expected a number of seconds above 0")
         given = self.checksums
         rows = given if isinstance(given, Mapping) else _read_checksums(Path(given)) if given is not None else {}
         for name, digest in rows.items():
@@ -46,10 +57,10 @@ class Download:
                 raise InputError(f"checksums: {digest!r:.80} of {name!r} is no SHA-256 (64 digits of 0-9 and a-f)")
             self._known[_key(name)] = digest
 
-    def remote(self, addresses: list[str], collection: str) -> Remote:
-        """A file at the first of these addresses that has it."""
+    def remote(self, addresses: list[str], collection: str, host: str) -> Remote:
+        """A file at the first of these addresses, which begin with `host`, that has it."""
         if self.base is not None:
-            addresses = [self.base.rstrip("/") + urlsplit(address).path for address in addresses]
+            addresses = [self.base.rstrip("/") + address.removeprefix(host) for address in addresses]
         return Remote(tuple(addresses), collection, self)
 
     @property
@@ -95,6 +106,7 @@ def _fetch(address: str, folder: Path, download: Download) -> str | None:
     """The path of the file in the cache, verified; None if the server does not have it."""
     import pooch
     import requests
+    from urllib3.exceptions import HTTPError
 
     path = folder / _file(address)
     record = path.with_name(path.name + ".sha256")
@@ -113,7 +125,7 @@ def _fetch(address: str, folder: Path, download: Download) -> str | None:
         raise InputError(f"{address}: the server says {error}") from error
     except ValueError as error:  # pooch's checksum error, and ours
         raise InputError(f"{address}: what the server sends is not the expected file ({_flat(error)})") from error
-    except (requests.RequestException, OSError) as error:
+    except (requests.RequestException, HTTPError, OSError) as error:
         raise InputError(f"{address}: cannot be fetched ({_flat(error)})") from error
     return str(found)
 
@@ -129,25 +141,49 @@ class _Checked:
     def __call__(self, url: str, output_file: Any, pooch_: Any) -> None:
         import pooch
 
-        tags: list[str] = []
-
-        def keep(response: Any, *_: Any, **__: Any) -> None:
-            if response.headers.get("Server") == "AmazonS3":
-                tags.append(response.headers.get("ETag", "").strip('"'))
-
-        pooch.HTTPDownloader(timeout=self.timeout, hooks={"response": keep})(url, output_file, pooch_)
+        headers = _receive(url, Path(output_file), self.timeout)
         # S3's ETag of a file that was stored in one piece is its MD5
-        tag = tags[-1] if tags else ""
+        tag = headers.get("ETag", "").strip('"') if headers.get("Server") == "AmazonS3" else ""
         if re.fullmatch("[0-9a-f]{32}", tag) and pooch.file_hash(str(output_file), alg="md5") != tag:
             raise ValueError(f"its MD5 is not the server's ETag {tag}")
         try:
-            with Image.open(output_file) as image:
+            with open_image(output_file, "it") as image:
                 image.verify()
         except (Image.DecompressionBombError, *STUMBLES) as error:  # Pillow's readers raise whatever they stumble on
             raise ValueError(f"no image: {error}") from error
         digest = pooch.file_hash(str(output_file))
         if self.expected in (None, digest):
             self.record.write_text(digest + "\n")
+
+
+def _receive(url: str, into: Path, timeout: float) -> Mapping[str, str]:
+    """Write what an address gives to a file. Returns the headers of the answer.
+
+    Raises:
+        ValueError: if it is larger than an image, or the host sends us to another one, or off https.
+    """
+    import requests
+
+    asked = urlsplit(url)
+    for _ in range(MOST_REDIRECTS + 1):
+        plain = {"Accept-Encoding": "identity"}
+        with requests.get(url, stream=True, timeout=timeout, allow_redirects=False, headers=plain) as answer:
+            if answer.is_redirect:
+                url = urljoin(url, answer.headers["Location"])
+                to = urlsplit(url)
+                if to.hostname != asked.hostname or to.scheme not in {asked.scheme, "https"}:
+                    raise ValueError(f"the host sends us to {told(url)}, and only itself is followed")
+                continue
+            answer.raise_for_status()
+            size = 0
+            with into.open("wb") as file:
+                for part in answer.raw.stream(2**16, decode_content=False):
+                    size += len(part)
+                    if size > MOST_BYTES:
+                        raise ValueError(f"it has more than {MOST_BYTES / 2**20:.0f} MiB")
+                    file.write(part)
+            return answer.headers
+    raise ValueError(f"the host sends us on more than {MOST_REDIRECTS} times")
 
 
 def _read_checksums(path: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ import ijson
 import numpy as np
 
 from nnblip.datasets.records import Problem
-from nnblip.errors import InputError
+from nnblip.errors import InputError, told
 
 
 def existing(path: str | Path, what: str, folder: bool = False) -> Path:
@@ -20,10 +20,16 @@ def existing(path: str | Path, what: str, folder: bool = False) -> Path:
     Raises:
         InputError: if it is not, or is a folder where a file is expected (or the other way round).
     """
+    kind = "folder" if folder else "file"
+    if not isinstance(path, str | Path):
+        raise InputError(f"{what} {told(path)}: expected the path of a {kind}")
     found = Path(path)
-    if not (found.is_dir() if folder else found.is_file()):
-        kind = "folder" if folder else "file"
-        raise InputError(f"{what} {str(path)!r}: there is no such {kind}")
+    try:
+        there = found.is_dir() if folder else found.is_file()
+    except (OSError, ValueError):  # a name that cannot be one: too long, or in a folder that is closed to us
+        there = False
+    if not there:
+        raise InputError(f"{what} {told(str(path), 200)}: there is no such {kind}")
     return found
 
 

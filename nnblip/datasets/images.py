@@ -26,6 +26,10 @@ class Collection(Protocol):
     def name(self) -> str:
         """Of its folder in the cache."""
 
+    @property
+    def host(self) -> str:
+        """What all its public addresses begin with."""
+
     def files(self, image_id: Any) -> list[str]:
         """File names under which users have the image, the likeliest first. Raises `InputError` for a bad id."""
 
@@ -42,6 +46,8 @@ class Coco:
 
     splits: tuple[str, ...] = COCO_SPLITS
     name: str = "coco"
+    #: The bucket of images.cocodataset.org, which itself has no certificate and answers without encryption only.
+    host: str = "https://s3.amazonaws.com/images.cocodataset.org"
 
     def files(self, image_id: Any) -> list[str]:
         number = fields.number(image_id, "image id")
@@ -52,7 +58,7 @@ class Coco:
 
     def addresses(self, image_id: Any) -> list[str]:
         number = fields.number(image_id, "image id")
-        return [f"http://images.cocodataset.org/{split}/{_coco_file(split, number)}" for split in self.splits]
+        return [f"{self.host}/{split}/{_coco_file(split, number)}" for split in self.splits]
 
 
 def _coco_file(split: str, number: int) -> str:
@@ -65,6 +71,7 @@ class Gqa:
     """GQA: `2405722.jpg`, from Visual Genome, or `n578564.jpg`, which only GQA's own archive of all images has."""
 
     name: str = "gqa"
+    host: str = "https://cs.stanford.edu"
 
     def files(self, image_id: Any) -> list[str]:
         return [f"{fields.name(image_id, 'image id')}.jpg"]
@@ -73,7 +80,7 @@ class Gqa:
         if not str(image_id).isdigit():
             return []
         parts = ("VG_100K_2", "VG_100K")  # each image is in one of the two
-        return [f"https://cs.stanford.edu/people/rak248/{part}/{image_id}.jpg" for part in parts]
+        return [f"{self.host}/people/rak248/{part}/{image_id}.jpg" for part in parts]
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,7 @@ class Clevr:
     """CLEVR: `CLEVR_val_000145.png`, perhaps in `val/`; offered only as one archive of 18 GB."""
 
     name: str = "clevr"
+    host: str = ""
 
     def files(self, image_id: Any) -> list[str]:
         stem = fields.name(image_id, "image id")
@@ -139,4 +147,4 @@ class Finder:
         addresses = self.collection.addresses(image_id)
         if not addresses:
             raise InputError(f"image {image_id} has no public address of its own: give images=FOLDER")
-        return self.download.remote(addresses, self.collection.name)
+        return self.download.remote(addresses, self.collection.name, self.collection.host)

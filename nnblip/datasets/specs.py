@@ -30,7 +30,7 @@ SPECS = {
 }
 
 
-def open_dataset(spec: str, images: Images = None, strict: bool = False) -> Dataset:
+def open_dataset(spec: str, images: Images = None, strict: bool = False, allow_outside: bool = False) -> Dataset:
     """The data set that a text names: a name of `SPECS`, a colon and what the name asks for.
 
     Args:
@@ -38,6 +38,7 @@ def open_dataset(spec: str, images: Images = None, strict: bool = False) -> Data
         images: a folder, "download" to fetch each image when it is needed, or None (easy-vqa
             and scenes bring their own; a table names its images).
         strict: stop at the first broken row.
+        allow_outside: of a table, take images that are not in its folder or `images`.
 
     Raises:
         InputError: for an unknown name, a missing part, or what the reader raises.
@@ -53,7 +54,7 @@ def open_dataset(spec: str, images: Images = None, strict: bool = False) -> Data
             raise InputError(f"data set {spec!r} brings its own images: leave images= ({str(images)!r}) out")
         return easy_vqa(strict=strict) if name == "easy-vqa" else generated_scenes()
     if name == "table":
-        return table(rest, images=images, strict=strict)
+        return table(rest, images=images, strict=strict, allow_outside=allow_outside)
     parts = rest.split(",") if name == "vqa2" else [rest]
     if name == "vqa2" and (len(parts) != 2 or not all(parts)):
         raise InputError(f"data set {spec!r}: expected {_form(name)}")

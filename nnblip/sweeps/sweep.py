@@ -21,7 +21,7 @@ from nnblip import results
 from nnblip.datasets import open_dataset
 from nnblip.edges import KnockOutLike
 from nnblip.errors import STUMBLES, NnblipError, RemoteError, ResultError, whole
-from nnblip.examples import ExampleLike
+from nnblip.examples import Example, ExampleLike
 from nnblip.model import BlipVQA
 from nnblip.noise import NoiseLike
 from nnblip.passes.settings import IN_FLIGHT, Settings
@@ -67,7 +67,7 @@ class Report:
 
 def sweep(
     model: BlipVQA,
-    dataset: str | Iterable[ExampleLike],
+    dataset: str | Iterable[ExampleLike] | Example,
     out: str | Path = "results.zarr",
     nu: float | Sequence[float] = Settings.nu,
     draws: int = Settings.draws,
@@ -136,7 +136,7 @@ def sweep(
 
 def run_sweep(
     model: BlipVQA,
-    dataset: str | Iterable[ExampleLike],
+    dataset: str | Iterable[ExampleLike] | Example,
     out: str | Path,
     settings: Settings,
     progress: bool | None = None,

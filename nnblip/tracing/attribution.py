@@ -34,7 +34,7 @@ from nnblip.tracing.requests import Request, each, sending
 
 def attribution_trace(
     model: BlipVQA,
-    examples: Iterable[ExampleLike],
+    examples: Iterable[ExampleLike] | Example,
     nu: float | Sequence[float] = Settings.nu,
     draws: int = Settings.draws,
     noise: NoiseLike = Settings.noise,

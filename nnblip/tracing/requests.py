@@ -132,7 +132,7 @@ def sending(model: BlipVQA, errand: str, *args: Any, timeout: float | None = Non
 
 
 def each(
-    examples: Iterable[ExampleLike],
+    examples: Iterable[ExampleLike] | Example,
     settings: Settings,
     begin: Callable[[Example, Callable[[], object]], Request[Result]],
     progress: bool | None,
@@ -156,7 +156,7 @@ def each(
     return [found[number] for number in range(len(given))]
 
 
-def several(examples: Iterable[ExampleLike]) -> list[Example]:
+def several(examples: Iterable[ExampleLike] | Example) -> list[Example]:
     """The examples as a list, their extra fields called as the coordinates that they become.
 
     Raises:

@@ -25,7 +25,7 @@ from nnblip.tracing.requests import Request, each, sending, several
 
 def causal_trace(
     model: BlipVQA,
-    examples: Iterable[ExampleLike],
+    examples: Iterable[ExampleLike] | Example,
     nu: float | Sequence[float] = Settings.nu,
     draws: int = Settings.draws,
     noise: NoiseLike = Settings.noise,
@@ -55,7 +55,8 @@ def causal_trace(
     Args:
         model: a `BlipVQA`.
         examples: (image, question) or (image, question, answer) tuples, dicts or
-            `nnblip.Example`s. An answer that is given is traced instead of the model's own.
+            `nnblip.Example`s, or a single `nnblip.Example`. An answer that is given is traced
+            instead of the model's own.
         nu: noise factor or factors, each at least 0.
         draws: how many samples of the noise, the same for every ν and every cell.
         noise: name or object, see `nnblip.noise`.

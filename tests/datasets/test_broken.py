@@ -320,6 +320,76 @@ def test_table_rows(change, what, tmp_path):
     broken(lambda strict: datasets.table(rows, images=tmp_path, strict=strict), ["a", "c"], (where, what))
 
 
+def outside(tmp_path):
+    """A table that a stranger has sent, and pictures beside its folder."""
+    own.picture(tmp_path / "private.png")
+    (tmp_path / "sent" / "deep").mkdir(parents=True)
+    own.picture(tmp_path / "sent" / "p.png")
+    own.picture(tmp_path / "sent" / "deep" / "p.png")
+    (tmp_path / "sent" / "link.png").symlink_to(tmp_path / "private.png")
+    (tmp_path / "sent" / "folder").symlink_to(tmp_path)
+    (tmp_path / "sent" / "inner.png").symlink_to("p.png")
+    (tmp_path / "sent" / "loop.png").symlink_to("loop.png")
+    return tmp_path / "sent"
+
+
+INSIDE = ["p.png", "deep/p.png", "deep/../p.png", "inner.png", "./p.png"]
+OUTSIDE = ["../private.png", "link.png", "folder/private.png", "deep/../../private.png", "/etc/hostname", "../none.png"]
+NOWHERE = ["none.png", "loop.png", "x" * 300, "a" * 5000, "deep", ""]
+
+
+def test_a_table_names_images_of_its_own_folder_only(tmp_path):
+    folder = outside(tmp_path)
+    path = folder / "t.csv"
+    names = [*INSIDE, str(folder / "p.png"), *OUTSIDE, str(tmp_path / "private.png"), *NOWHERE]
+    path.write_text("image,question\n" + "".join(f"{name},what is it\n" for name in names))
+    with pytest.warns(NnblipWarning, match="13 rows skipped"):
+        found = list(datasets.table(path))
+    dataset = datasets.table(path)
+    with pytest.warns(NnblipWarning):
+        assert len(list(dataset)) == len(found) == len(INSIDE) + 1
+    said = [str(problem) for problem in dataset.problems]
+    for number, name in enumerate([*OUTSIDE, str(tmp_path / "private.png")], len(INSIDE) + 3):
+        remedy = f"image {name!r} lies outside {str(folder)!r}: --allow-outside (allow_outside=True) takes it"
+        assert f"t.csv:{number}: {remedy}" in said
+    assert sum("lies outside" in one for one in said) == len(OUTSIDE) + 1
+    with pytest.raises(InputError, match=r"t.csv:8: image '../private.png' lies outside"):
+        list(datasets.open_dataset(f"table:{path}", strict=True))
+    with pytest.warns(NnblipWarning, match="7 rows skipped"):
+        assert len(list(datasets.open_dataset(f"table:{path}", allow_outside=True))) == len(names) - 7
+
+
+def test_images_of_the_folder_that_is_given_are_inside(tmp_path):
+    folder = outside(tmp_path)
+    rows = [{"image": name, "question": "what is it"} for name in ("private.png", "sent/p.png", "sent/link.png")]
+    (folder / "t.csv").write_text("image,question\nprivate.png,what is it\nsent/link.png,what is it\n")
+    assert len(list(datasets.table(folder / "t.csv", images=tmp_path))) == 2
+    assert len(list(datasets.table(rows, images=tmp_path))) == 3
+    (tmp_path / "elsewhere").symlink_to(folder)
+    assert len(list(datasets.table([{"image": "p.png", "question": "q"}], images=tmp_path / "elsewhere"))) == 1
+    broken(
+        lambda strict: datasets.table(rows[:2], images=folder, strict=strict), [],
+        ("row 0", "is not in"), ("row 1", "is not in"),
+    )  # fmt: skip
+    refused = [{"image": str(tmp_path / "private.png"), "question": "what is it"}]
+    broken(lambda strict: datasets.table(refused, images=folder, strict=strict), [], ("row 0", "lies outside"))
+    assert len(list(datasets.table(refused))) == 1, "rows in memory are the caller's own"
+
+
+def test_a_split_of_the_hub_names_no_files_of_this_machine(tmp_path):
+    hugging = pytest.importorskip("datasets")
+    own.picture(tmp_path / "private.png")
+    (tmp_path / "data").mkdir()
+    rows = [{"image": str(tmp_path / "private.png"), "question": "what is it"}]
+    hugging.Dataset.from_list(rows).to_parquet(tmp_path / "data" / "train.parquet")
+    broken(
+        lambda strict: datasets.hub(str(tmp_path / "data"), "train", strict=strict), [],
+        ("row 0", "lies on this machine, not in the data set: --allow-outside (allow_outside=True) takes it"),
+    )  # fmt: skip
+    assert len(list(datasets.hub(str(tmp_path / "data"), "train", allow_outside=True))) == 1
+    assert len(list(datasets.hub(str(tmp_path / "data"), "train", images=tmp_path))) == 1
+
+
 def test_tables_that_are_none(tmp_path):
     for source in (5, iter([{}]), {"image": 1}, object()):
         refused(lambda strict, source=source: datasets.table(source, strict=strict), "expected a file, a pandas frame")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import hashlib
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,7 +13,7 @@ import pytest
 from helpers import dataset_files as own
 
 from nnblip import datasets
-from nnblip.datasets import Download
+from nnblip.datasets import Download, download
 from nnblip.datasets.images import Clevr, Coco, Finder, Gqa
 from nnblip.errors import InputError, NnblipWarning
 from nnblip.examples import load_image
@@ -73,6 +74,7 @@ class Server(ThreadingHTTPServer):
         self.files: dict[str, bytes] = {}
         self.asked: list[str] = []
         self.headers: dict[str, str] = {}
+        self.moved: dict[str, str] = {}
         self.status = 200
         super().__init__(("127.0.0.1", 0), Handler)
         self.base = f"http://127.0.0.1:{self.server_address[1]}/mirror/"
@@ -82,6 +84,12 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         data = self.server.files.get(self.path)
         self.server.asked.append(self.path)
+        if self.path in self.server.moved:
+            self.send_response_only(302)
+            self.send_header("Location", self.server.moved[self.path])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         self.send_response_only(404 if data is None else self.server.status)
         for name, value in {"Content-Length": str(len(data or b"")), **self.server.headers}.items():
             self.send_header(name, value)
@@ -218,6 +226,87 @@ def test_a_page_instead_of_an_image_is_not_kept(server, image, tmp_path):
     assert not list((tmp_path / "cache").rglob("*.jpg*"))
 
 
+@pytest.mark.parametrize("says", [True, False])
+def test_more_than_an_image_has_is_not_taken(says, server, image, jpg, tmp_path, monkeypatch):
+    """Whether the server says its size or not."""
+    monkeypatch.setattr(download, "MOST_BYTES", 2**20)
+    server.files[TRAIN] = jpg + bytes(2**26)
+    if not says:
+        server.headers = {"Content-Length": ""}
+    with pytest.raises(InputError, match="it has more than 1 MiB"):
+        image()()
+    assert not list((tmp_path / "cache").rglob("*.jpg*"))
+    monkeypatch.setattr(download, "MOST_BYTES", len(jpg))
+    server.files[TRAIN] = jpg
+    assert Path(image()()).read_bytes() == jpg
+
+
+def test_what_is_packed_is_not_unpacked(server, image, jpg):
+    """A few bytes could become as many as they like."""
+    server.files[TRAIN], server.headers = gzip.compress(jpg), {"Content-Encoding": "gzip"}
+    with pytest.raises(InputError, match="no image"):
+        image()()
+
+
+@pytest.mark.parametrize("to", ["http://localhost:{port}/x.jpg", "//localhost/x.jpg", "ftp://127.0.0.1/x", "file:///x"])
+def test_a_redirect_to_another_host_is_not_followed(to, server, image, jpg):
+    server.moved[TRAIN], server.files["/x.jpg"] = to.format(port=server.server_address[1]), jpg
+    with pytest.raises(InputError, match=r"the host sends us to .*, and only itself is followed"):
+        image()()
+    assert server.asked == [TRAIN]
+
+
+def test_a_redirect_within_a_host_is_followed(server, image, jpg):
+    server.moved = {TRAIN: "/a/b.jpg", "/a/b.jpg": "c.jpg"}
+    server.files["/a/c.jpg"] = jpg
+    assert Path(image()()).read_bytes() == jpg
+    assert server.asked == [TRAIN, "/a/b.jpg", "/a/c.jpg"]
+
+
+def test_redirects_end(server, image):
+    server.moved[TRAIN] = TRAIN
+    with pytest.raises(InputError, match="sends us on more than 5 times"):
+        image()()
+    assert server.asked == [TRAIN] * 6
+
+
+def test_no_redirect_leaves_https():
+    class Answer:
+        is_redirect, headers = True, {"Location": "http://example.org/x.jpg"}
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(ValueError, match="only itself is followed"):
+        patch.setattr("requests.get", lambda *_, **__: Answer())
+        download._receive("https://example.org/x.jpg", Path("none"), 1)
+
+
+def test_an_answer_cut_short_is_not_kept(server, image, jpg, tmp_path):
+    server.files[TRAIN], server.headers = jpg[:-50], {"Content-Length": str(len(jpg)), "Connection": "close"}
+    with pytest.raises(InputError, match="cannot be fetched"):
+        image(timeout=1)()
+    assert not list((tmp_path / "cache").rglob("*.jpg*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (dict(base="file:///etc"), "base 'file:///etc': expected an address that begins with https://"),
+        (dict(base=5), "base 5: expected an address"),
+        (dict(timeout=0), "timeout 0: expected a number of seconds above 0"),
+        (dict(timeout=float("nan")), "timeout nan"),
+        (dict(timeout="5"), "timeout '5'"),
+    ],
+)
+def test_settings_of_downloads_are_checked(options, says):
+    with pytest.raises(InputError, match=says):
+        Download(**options)
+
+
 def test_a_server_in_trouble_is_told_of(server, image, jpg):
     server.files[TRAIN] = jpg
     server.status = 503
@@ -231,9 +320,11 @@ def test_a_server_in_trouble_is_told_of(server, image, jpg):
 
 def test_public_addresses():
     assert Coco(("train2014", "val2017")).addresses(71) == [
-        "http://images.cocodataset.org/train2014/COCO_train2014_000000000071.jpg",
-        "http://images.cocodataset.org/val2017/000000000071.jpg",
+        "https://s3.amazonaws.com/images.cocodataset.org/train2014/COCO_train2014_000000000071.jpg",
+        "https://s3.amazonaws.com/images.cocodataset.org/val2017/000000000071.jpg",
     ]
+    every = [address for collection in (Coco(), Gqa()) for address in collection.addresses("2405722")]
+    assert len(every) == 7 and all(address.startswith("https://") for address in every)
     assert len(Gqa().addresses("2405722")) == 2 and Gqa().addresses("n578564") == []
 
 

@@ -12,8 +12,8 @@ from nnblip.datasets import fields, files, sources
 from nnblip.datasets.download import Download
 from nnblip.datasets.images import Images
 from nnblip.datasets.records import Dataset, Problem, attempt
-from nnblip.errors import STUMBLES, InputError, one_of
-from nnblip.examples import Example
+from nnblip.errors import STUMBLES, InputError, one_of, told
+from nnblip.examples import Example, open_image
 
 #: Which columns are taken for a field if `columns` does not say; the first that there is.
 COLUMNS = {
@@ -32,11 +32,13 @@ def table(
     images: Images = None,
     name: str | None = None,
     strict: bool = False,
+    allow_outside: bool = False,
 ) -> Dataset:
     """Each row of a table; columns that are no field become extra fields.
 
     An image is a path (from the folder `images`, else from that of the file), a picture as
-    `datasets` has it, a PIL image or an array. Where there is an answer column each row needs
+    `datasets` has it, a PIL image or an array. A table may be a stranger's, so a path that leads
+    out of that folder, by links too, is refused unless `allow_outside`. Where there is an answer column each row needs
     an answer; without one the model's own is traced. Without an id column the id is the
     name and the row's number, from 0.
 
@@ -47,19 +49,20 @@ def table(
         images: folder of the images that the table names.
         name: of the data set, for ids; the file's name, or "table".
         strict: stop at the first broken row.
+        allow_outside: take any file that the table names.
 
     Raises:
         InputError: for a missing file or column, a file of another kind, or a missing package.
     """
-    if images == "download" or isinstance(images, Download):
-        raise InputError("a table's images have no public addresses that nnblip knows: give images=FOLDER")
-    base = None if images is None else files.existing(images, "images", folder=True)
+    base = _folder(images)
     if not isinstance(source, str | Path):
         title = name or "table"
-        return Dataset(title, _examples(*sources.rows_of(source), columns, base, title), strict)
+        # without a folder the rows in memory are the caller's own
+        place = _Place(base, allow_outside or base is None)
+        return Dataset(title, _examples(*sources.rows_of(source), columns, place, title), strict)
     path = files.existing(source, "table")
-    read = _examples(*sources.rows_of_file(path), columns, base or path.parent, name or path.stem)
-    return Dataset(f"table:{source}", read, strict)
+    place = _Place(base or path.parent, allow_outside)
+    return Dataset(f"table:{source}", _examples(*sources.rows_of_file(path), columns, place, name or path.stem), strict)
 
 
 def hub(
@@ -68,6 +71,7 @@ def hub(
     columns: Mapping[str, str] | None = None,
     images: Images = None,
     strict: bool = False,
+    allow_outside: bool = False,
     **load: Any,
 ) -> Dataset:
     """A split of a data set on the Hugging Face hub, read row by row as it arrives.
@@ -78,6 +82,7 @@ def hub(
         columns: see `table`.
         images: see `table`.
         strict: stop at the first broken row.
+        allow_outside: take any file of this machine that its rows name.
         **load: further arguments of `datasets.load_dataset`, such as `revision`.
 
     Raises:
@@ -89,9 +94,37 @@ def hub(
     except STUMBLES as error:  # the hub, the network and each format have errors of their own
         said = " ".join(str(error).split())
         raise InputError(f"data set {name!r}, split {split!r}: cannot be loaded ({said:.300})") from error
-    read = table(found, columns, images, name.rsplit("/", 1)[-1], strict)
-    read.name = f"hub:{name}"
-    return read
+    place = _Place(_folder(images), allow_outside)
+    return Dataset(f"hub:{name}", _examples(*sources.rows_of(found), columns, place, name.rsplit("/", 1)[-1]), strict)
+
+
+def _folder(images: Images) -> Path | None:
+    if images == "download" or isinstance(images, Download):
+        raise InputError("a table's images have no public addresses that nnblip knows: give images=FOLDER")
+    return None if images is None else files.existing(images, "images", folder=True)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a table's images are: in a folder, if there is one, and nowhere else, unless they may be anywhere."""
+
+    folder: Path | None
+    anywhere: bool
+
+    def __call__(self, given: str) -> str:
+        """The path of a file that is there. Raises `InputError`."""
+        path = Path(given) if self.folder is None else self.folder / given
+        try:
+            inside = self.anywhere or (self.folder is not None and path.resolve().is_relative_to(self.folder.resolve()))
+            there = inside and path.is_file()
+        except (OSError, ValueError, RuntimeError):  # a name that cannot be one, links in a circle
+            inside, there = True, False
+        if not inside:
+            where = f"outside {str(self.folder)!r}" if self.folder else "on this machine, not in the data set"
+            raise InputError(f"image {told(given)} lies {where}: --allow-outside (allow_outside=True) takes it")
+        if not there:
+            raise InputError(f"image {told(given)} is not in {str(self.folder or Path())!r}")
+        return str(path)
 
 
 @dataclass(frozen=True)
@@ -103,17 +136,14 @@ class Stored:
 
     def __call__(self) -> Any:
         """A PIL image."""
-        from PIL import Image
-
-        try:
-            return Image.open(io.BytesIO(self.data))
-        except (Image.DecompressionBombError, *STUMBLES) as error:  # Pillow's readers raise whatever they stumble on
-            raise InputError(f"image {self.filename!r}: not an image that Pillow can read ({error})") from error
+        return open_image(io.BytesIO(self.data), f"image {told(self.filename, 200)}")
 
 
 def _examples(
-    names: Sequence[str] | None, rows: sources.Rows, columns: Mapping[str, str] | None, base: Path | None, title: str
+    names: Sequence[str] | None, rows: sources.Rows, columns: Mapping[str, str] | None, place: _Place, title: str
 ) -> Callable[[], Iterator[Example | Problem]]:
+    if not isinstance(columns, Mapping | None):
+        raise InputError(f"columns {told(columns)}: expected fields with their columns, such as {{'image': 'photo'}}")
     columns = dict(columns or {})
     for field in columns:
         one_of(field, COLUMNS, "field", InputError)
@@ -141,7 +171,12 @@ def _examples(
             extra["answers"] = _answers(given["answers"])
         name = f"{title}-{number}" if "id" not in given else fields.text(str("" if id_ is None else id_), "id")
         return Example(
-            _image(given["image"], base), question, answer, None if kind in (None, "") else str(kind), name, extra=extra
+            _image(given["image"], place),
+            question,
+            answer,
+            None if kind in (None, "") else str(kind),
+            name,
+            extra=extra,
         )
 
     def all_rows() -> Iterator[Example | Problem]:
@@ -158,7 +193,7 @@ def _answers(given: Any) -> tuple[str, ...]:
     return tuple(fields.text(one.get("answer") if isinstance(one, Mapping) else one, "answer") for one in given)
 
 
-def _image(given: Any, base: Path | None) -> Any:
+def _image(given: Any, place: _Place) -> Any:
     if isinstance(given, Mapping):
         data, path = given.get("bytes"), given.get("path")
         if isinstance(data, bytes):
@@ -166,9 +201,4 @@ def _image(given: Any, base: Path | None) -> Any:
         given = path
     if given is None or (isinstance(given, str) and not given.strip()):
         raise InputError(f"image {given!r}: expected a path or a picture")
-    if isinstance(given, str | Path):
-        path = Path(fields.text(str(given), "image")) if base is None else base / fields.text(str(given), "image")
-        if not path.is_file():
-            raise InputError(f"image {str(given)!r} is not in {str(base or Path())!r}")
-        return str(path)
-    return given
+    return place(fields.text(str(given), "image")) if isinstance(given, str | Path) else given
