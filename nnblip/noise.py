@@ -50,7 +50,7 @@ class Noise(Protocol):
     def apply(
         self, embeds: Float[Tensor, "1 patch hidden"], unit: Float[Tensor, "1 patch hidden"], nu: float
     ) -> Float[Tensor, "1 patch hidden"]:
-        """The damaged embeddings; float32 in, float32 out."""
+        """The damaged embeddings, in the dtype in which they come: float32, of a model in float64 float64."""
         ...
 
 
@@ -114,8 +114,10 @@ class Scale(_Unvaried):
             fits = math.isfinite(self.factor) and self.factor > 0
         except (TypeError, OverflowError):
             fits = False
-        if not fits:
-            raise SettingError(f"scale factor {told(self.factor)}: expected a number above 0")
+        if not fits or self.factor == 1:
+            raise SettingError(
+                f"scale factor {told(self.factor)}: expected a number above 0 and not 1, which does nothing"
+            )
 
     def apply(self, embeds: Tensor, unit: Tensor, nu: float) -> Tensor:
         return embeds * self.factor**nu
@@ -135,7 +137,8 @@ class Mean(_Unvaried):
 class Shuffle(_Gaussian):
     """Every embedding moves by ν towards that of another place, drawn at random; at ν = 1 patches are shuffled.
 
-    [CLS] stays where it is. The unit noise is only used to draw the order of the places.
+    [CLS] stays where it is. The unit noise is only used to draw the order of the places. Whole shuffles act on pixels
+    only: of embeddings BLIP does not see the order, and a trace with ν = 1 is refused.
     """
 
     name: ClassVar[str] = "shuffle"
@@ -239,15 +242,16 @@ def unit_noise(
 def corrupt(
     noise: Noise, embeds: Float[Tensor, "1 patch hidden"], unit: Tensor, nu: float
 ) -> Float[Tensor, "1 patch hidden"]:
-    """The damaged embeddings in the dtype and on the device of `embeds`, computed in float32.
+    """The damaged embeddings in the dtype and on the device of `embeds`, computed in float32, or float64 if they are.
 
     Raises:
         SettingError: if the noise gives something else than as many finite numbers.
     """
     import torch
 
+    wide = embeds if embeds.dtype == torch.float64 else embeds.float()
     try:
-        damaged: object = noise.apply(embeds.float(), unit.to(embeds.device), nu)
+        damaged: object = noise.apply(wide, unit.to(wide), nu)
     except OverflowError as error:  # a power, say
         raise SettingError(f"noise {noise.name!r}: at ν = {nu:g} its numbers are too large ({error})") from error
     if not isinstance(damaged, torch.Tensor) or damaged.shape != embeds.shape:

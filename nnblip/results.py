@@ -148,7 +148,8 @@ def _cells(traced: Sequence[Traced]) -> xr.Dataset:
     every = {describe(cell)["cell"]: cell for one in traced for cell in one.cells}
     place = {name: number for number, name in enumerate(every)}
     shape = traced[0].restored[CELLS_NODE].shape[:-1]
-    numbers = np.full((shape[0], len(traced), *shape[1:], len(every)), np.nan, np.float32)
+    dtype = traced[0].restored[CELLS_NODE].dtype
+    numbers = np.full((shape[0], len(traced), *shape[1:], len(every)), np.nan, dtype)
     for number, one in enumerate(traced):
         numbers[:, number][..., [place[describe(cell)["cell"]] for cell in one.cells]] = one.restored[CELLS_NODE]
     return _dataset(numbers, CELLS_DIMS).assign_coords(cell_coords(list(every.values())))

@@ -18,14 +18,18 @@ COMPONENTS = ("image_encoder", "question_encoder", "answer_decoder")
 TEXT_COMPONENTS = ("question_encoder", "answer_decoder")
 
 #: The states of a text layer, in the order in which the layer computes them. The
-#: stream (after residual and LayerNorm): attention, crossattention, block. What a
+#: stream (after residual and LayerNorm): block_input, attention, crossattention, block;
+#: block_input is the block of the layer before, and of layer 0 the embedded words. What a
 #: sublayer adds before that: attention_out, crossattention_out, mlp_out. One head's
 #: share of that, before the dense layer that mixes the heads: attention_head,
-#: crossattention_head.
+#: crossattention_head; attention_value_output has all heads of attention side by side, as
+#: mlp_activation has the neurons after the nonlinearity. (pyvene's mlp_activation of BLIP is
+#: before it, and until February 2025 its block_output was the input.)
 KINDS = (
-    "attention_head", "attention_out", "attention",
+    "block_input",
+    "attention_head", "attention_value_output", "attention_out", "attention",
     "crossattention_head", "crossattention_out", "crossattention",
-    "mlp_out", "block",
+    "mlp_activation", "mlp_out", "block",
 )  # fmt: skip
 #: The image encoder has layer outputs only; that of its last layer stands for the image
 #: embeddings, from which only a LayerNorm of each token parts it.
@@ -37,6 +41,11 @@ HEADS_NODE, CELLS_NODE = "_heads", "cells"
 
 #: What `freeze` can keep: a sublayer, by the kind that it adds to the stream.
 SUBLAYERS = {"attention": "attention_out", "crossattention": "crossattention_out", "mlp_out": "mlp_out"}
+#: The kinds from which a sublayer makes that: restored under a frozen sublayer they change nothing.
+WITHIN = {
+    "attention_head": "attention", "attention_value_output": "attention", "crossattention_head": "crossattention",
+    "mlp_activation": "mlp_out",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,27 +219,53 @@ Family = Callable[[Extent], list[Cell]]
 CellsLike = Family | Site | Iterable[Family | Site | Iterable[Site]]
 
 
-def windows(width: int | Sequence[int], kind: str = "block", component: str = "question_encoder") -> Family:
+def windows(
+    width: int | Sequence[int],
+    kind: str = "block",
+    component: str = "question_encoder",
+    align: str = "start",
+    edges: str = "drop",
+) -> Family:
     """One token's states in `width` consecutive layers, for every token and every such window.
 
-    With several widths, all of them. Windows that would reach past the last layer are left
-    out, not cut short. The paper's second notebook is `windows(3, kind="attention")` and
-    `windows(3, kind="crossattention")`.
+    The columns of the paper's second notebook are `windows(3, kind="attention", align="center", edges="cut")`, and
+    so for `crossattention` and `component="answer_decoder"`: as in ROME's code a window for each layer, which is its
+    centre, with what it would have beyond the first and the last layer cut off. (A window of even width reaches one
+    layer farther back than forward.)
+
+    Args:
+        width: how many layers, or several widths, of which all windows are taken.
+        kind: which state of each layer.
+        component: of which component.
+        align: whether a layer's window starts at that layer ("start") or has it in its middle ("center").
+        edges: what happens to windows that reach beyond the layers: left out ("drop") or cut short ("cut"). The same
+            layers of two widths, cut short, are one cell.
+
+    Returns:
+        A family whose cells come window by window in the order of the layers, and within a window token by token.
 
     Raises:
-        SiteError: for a width that is not a whole number of at least 1 or exceeds the layers.
+        SiteError: for a width that is not a whole number of at least 1 or exceeds the layers, or an unknown `align`
+            or `edges`.
     """
     widths = [whole(one, "window width", 1, SiteError) for one in (width if isinstance(width, Iterable) else [width])]
     _whole_kind(kind, "windows")
+    one_of(align, ("start", "center"), "align", SiteError)
+    one_of(edges, ("drop", "cut"), "edges", SiteError)
 
     def family(extent: Extent) -> list[Cell]:
         for one in widths:
             if one > extent.layers:
                 raise SiteError(f"window width {one}: {component} has {extent.layers} layers")
+        spans = []
+        for one in widths:
+            back = one // 2 if align == "center" else 0
+            starts = [layer - back for layer in range(extent.layers)]
+            cut = [range(max(0, start), min(extent.layers, start + one)) for start in starts]
+            spans += [span for span in cut if edges == "cut" or len(span) == one]
         return [
-            tuple(Site(component, kind, layer + k, token) for k in range(one))
-            for one in widths
-            for layer in range(extent.layers - one + 1)
+            tuple(Site(component, kind, layer, token) for layer in span)
+            for span in dict.fromkeys(spans)
             for token in range(extent.tokens(component))
         ]
 

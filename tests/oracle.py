@@ -27,9 +27,11 @@ COMPONENTS = {
     "answer_decoder": lambda module: module.text_decoder.bert.encoder.layer,
 }
 
-# Kind -> the submodule of a layer whose output is the state. Where that output is a
-# tuple, the state is its first element (see `first`).
+# Kind -> the submodule of a layer whose output (or, of the kinds of INPUTS, input) is the
+# state. Where that is a tuple, the state is its first element (see `first`).
 KINDS = {
+    # What the layer reads.
+    "block_input": lambda layer: layer,
     # The stream: after the whole layer, or after one sublayer's residual and LayerNorm.
     "block": lambda layer: layer,
     "attention": lambda layer: layer.attention,
@@ -41,9 +43,13 @@ KINDS = {
     # The heads' contexts side by side; one head owns one slice (see `head_slice`).
     "attention_head": lambda layer: layer.attention.self,
     "crossattention_head": lambda layer: layer.crossattention.self,
+    # The same contexts whole, and the MLP's neurons: what the dense layers after them read.
+    "attention_value_output": lambda layer: layer.attention.output.dense,
+    "mlp_activation": lambda layer: layer.output.dense,
 }
 
 HEAD_KINDS = ("attention_head", "crossattention_head")
+INPUTS = ("block_input", "attention_value_output", "mlp_activation")
 
 
 class Outcome(NamedTuple):
@@ -82,13 +88,16 @@ def run(module, image_embeds, input_ids, answer_ids, hooks=()):
 
     The decoder reads [DEC] and all answer tokens but the last, so that logits[0, i]
     predict answer_ids[i]. `hooks` are (submodule, hook) pairs, forward hooks that are
-    on the model during this run only.
+    on the model during this run only; those marked by `on_input` are hooks on what the
+    submodule is given.
     """
     assert len(answer_ids) > 0, "the answer needs at least one token"
     handles = []
     try:
         for submodule, hook in hooks:
-            handles.append(submodule.register_forward_hook(hook))
+            before = getattr(hook, "before", False)
+            register = submodule.register_forward_pre_hook if before else submodule.register_forward_hook
+            handles.append(register(hook))
         start = module.config.text_config.bos_token_id  # [DEC]
         return decode(module, image_embeds, input_ids, [start, *answer_ids[:-1]])
     finally:
@@ -109,6 +118,19 @@ def greedy_answer(module, image_embeds, input_ids, limit=20):
             break
         answer.append(token)
     return answer
+
+
+def on_input(kind, hook):
+    """A hook (submodule, args, output) of a kind whose state is an input: it gets that in place of an output."""
+    if kind not in INPUTS:
+        return hook
+
+    def before(submodule, args):
+        new = hook(submodule, args, args[0])
+        return None if new is None else (new, *args[1:])
+
+    before.before = True
+    return before
 
 
 # --- Measuring a run -----------------------------------------------------------------
@@ -166,7 +188,7 @@ def states(module, image_embeds, input_ids, answer_ids):
         return hook
 
     hooks = [
-        (submodule(layer), save_as((component, kind, number)))
+        (submodule(layer), on_input(kind, save_as((component, kind, number))))
         for component, layers in COMPONENTS.items()
         for number, layer in enumerate(layers(module))
         for kind, submodule in KINDS.items()
@@ -203,7 +225,7 @@ def restored(module, noisy_embeds, input_ids, answer_ids, rival, clean_states, s
             state[0, token, part] = donor[0, token, part]
             return (state, *output[1:]) if isinstance(output, tuple) else state
 
-        return KINDS[site.kind](layer), hook
+        return KINDS[site.kind](layer), on_input(site.kind, hook)
 
     def keep(kind, layer, value):
         def hook(submodule, args, output):

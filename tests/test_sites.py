@@ -166,6 +166,33 @@ def test_windows_are_whole_and_of_every_width():
     }  # fmt: skip
 
 
+def rome(layers, window):
+    """The columns of ROME's code and the paper's second notebook: the layers around each layer, cut at the ends."""
+    return [[*range(max(0, layer - window // 2), min(layers, layer - (-window // 2)))] for layer in range(layers)]
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("component", TEXT_COMPONENTS)
+def test_windows_of_the_papers_second_notebook_are_one_call(component, width):
+    cells = windows(width, kind="attention", component=component, align="center", edges="cut")(EXTENT)
+    wanted = [
+        [(layer, token) for layer in column] for column in rome(6, width) for token in range(EXTENT.tokens(component))
+    ]
+    assert [[(site.layer, site.token) for site in cell] for cell in cells] == wanted
+    assert {(site.component, site.kind) for cell in cells for site in cell} == {(component, "attention")}
+
+
+def test_windows_cut_at_the_end_or_left_out():
+    def spans(*given, **how):
+        return [[site.layer for site in cell] for cell in windows(*given, **how)(EXTENT) if cell[0].token == 0]
+
+    assert spans(3, edges="cut") == [[0, 1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 5], [4, 5], [5]]
+    assert spans(3, align="center") == spans(3), "whole windows are the same, whatever a window is called after"
+    both = spans([1, 2], edges="cut")
+    assert both == [[0], [1], [2], [3], [4], [5], [0, 1], [1, 2], [2, 3], [3, 4], [4, 5]], "[5] is there already"
+    assert len(gather(windows([1, 2, 3], align="center", edges="cut"), EXTENT)) == 9 * (6 + 5 + 5 - 0) - 9
+
+
 def test_families_of_all_tokens_and_of_one_token():
     assert [len(cell) for cell in all_tokens()(EXTENT)] == [9] * 6
     (cell,) = all_tokens(2, component="answer_decoder")(EXTENT)
@@ -190,6 +217,8 @@ A_SITE = Site("question_encoder", layer=1)
         (lambda: windows(2.5), "window width"),
         (lambda: windows(7)(EXTENT), "has 6 layers"),
         (lambda: windows(2, kind="blok"), "did you mean 'block'"),
+        (lambda: windows(2, align="centre"), "did you mean 'center'"),
+        (lambda: windows(2, edges="keep"), "Expected one of: drop, cut"),
         (lambda: windows(2, kind="attention_head"), "heads"),
         (lambda: pairs([A_SITE]), "at least two"),
         (lambda: pairs([A_SITE], [A_SITE]), "at least two"),

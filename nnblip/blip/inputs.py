@@ -104,23 +104,23 @@ def _ids(tokenizer: Any, what: str, text: str, add_special_tokens: bool) -> list
     return ids
 
 
-def answer_ids(processor: Any, answer: str, max_tokens: int) -> list[int]:
-    """The tokens of an answer, without [DEC] and [SEP].
+def answer_ids(processor: Any, answer: str, max_tokens: int, what: str = "answer") -> list[int]:
+    """The tokens of an answer, without [DEC] and [SEP]; `what` names it in a message.
 
     Raises:
         InputError: for an empty answer, one with words that the vocabulary lacks, or one that is too long.
     """
     if not isinstance(answer, str) or not answer.strip():
-        raise InputError(f"answer {told(answer)}: expected a text with at least one word")
+        raise InputError(f"{what} {told(answer)}: expected a text with at least one word")
     tokenizer = processor.tokenizer
-    ids = _ids(tokenizer, "answer", answer, add_special_tokens=False)
+    ids = _ids(tokenizer, what, answer, add_special_tokens=False)
     if not ids or {*ids} & {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}:
-        raise InputError(f"answer {told(answer)}: expected words, without special tokens")
+        raise InputError(f"{what} {told(answer)}: expected words, without special tokens")
     if tokenizer.unk_token_id in ids:
         read = " ".join(tokenizer.convert_ids_to_tokens(ids))
-        raise InputError(f"answer {told(answer)}: this model's vocabulary lacks a word of it (it reads {read!r})")
+        raise InputError(f"{what} {told(answer)}: this model's vocabulary lacks a word of it (it reads {read!r})")
     if len(ids) > max_tokens:
-        raise InputError(f"answer of {len(ids)} tokens ({answer[:60]!r}...): this model takes at most {max_tokens}")
+        raise InputError(f"{what} of {len(ids)} tokens ({answer[:60]!r}...): this model takes at most {max_tokens}")
     return ids
 
 

@@ -133,6 +133,7 @@ class Blip(upstream.HuggingFaceModel):
             ) from error
         for name, shape in seen.items():
             size = self.config.vision_config.hidden_size if name.startswith("image") else text.hidden_size
+            size = text.intermediate_size if "mlp_activation" in name else size
             if shape[-1] != size or len(shape) != 3:
                 raise ModelError(f"model {self.name!r}: {name} has shape {shape}, expected (1, tokens, {size})")
 
@@ -162,12 +163,16 @@ class Blip(upstream.HuggingFaceModel):
             one_of(kind, IMAGE_KINDS, "kind of image_encoder", SiteError)
         block = getattr(self, component).layer[layer]
         match kind:
-            case "block":
+            case "block" | "block_input":
                 return block
             case "attention" | "crossattention":
                 return getattr(block, kind)
             case "attention_head" | "crossattention_head":
                 return getattr(block, kind.removesuffix("_head")).self
+            case "attention_value_output":
+                return block.attention.self
+            case "mlp_activation":
+                return block.intermediate
             case "attention_out" | "crossattention_out":
                 return getattr(block, kind.removesuffix("_out")).add_norm.dense
             case "mlp_out":
@@ -176,12 +181,16 @@ class Blip(upstream.HuggingFaceModel):
 
     def read_state(self, component: str, kind: str, layer: int) -> Float[Tensor, "row token hidden"]:
         """Inside a trace: the state of all tokens; of the kinds of heads, all heads side by side."""
-        output = self._state_module(component, kind, layer).output
-        return output[0] if isinstance(output, tuple) else output
+        module = self._state_module(component, kind, layer)
+        state = module.input if kind == "block_input" else module.output
+        return state[0] if isinstance(state, tuple) else state
 
     def write_state(self, component: str, kind: str, layer: int, value: Float[Tensor, "row token hidden"]) -> None:
         """Inside a trace: replace the state of all tokens."""
         module = self._state_module(component, kind, layer)
+        if kind == "block_input":
+            module.input = value
+            return
         output = module.output
         module.output = (value, *output[1:]) if isinstance(output, tuple) else value
 
@@ -215,9 +224,17 @@ class Blip(upstream.HuggingFaceModel):
             )
         return self.encode(image, question)
 
-    def encode_answer(self, answer: str) -> list[int]:
+    def encode_answer(self, answer: str, what: str = "answer") -> list[int]:
         """The tokens of an answer. Raises `InputError`."""
-        return inputs.answer_ids(self.processor, answer, self.config.text_config.max_position_embeddings)
+        return inputs.answer_ids(self.processor, answer, self.config.text_config.max_position_embeddings, what)
+
+    def encode_rival(self, rival: str | int) -> int:
+        """The token of a rival answer: the first of a text, or an id. Raises `InputError`."""
+        if isinstance(rival, str):
+            return self.encode_answer(rival, "rival")[0]
+        if rival >= self.config.text_config.vocab_size:
+            raise InputError(f"rival {rival}: the vocabulary has {self.config.text_config.vocab_size} tokens")
+        return rival
 
     def forward_inputs(self, encoded: Encoded, answer_ids: Sequence[int]) -> dict[str, Tensor]:
         """Arguments of the torch module's forward, the answer teacher-forced."""

@@ -40,15 +40,20 @@ def require_numbers(found: Tensor) -> None:
         )
 
 
+def wide(numbers: Tensor) -> Tensor:
+    """In float32 what has less, as it is what has more."""
+    return numbers if numbers.dtype == torch.float64 else numbers.float()
+
+
 def rival_of(logits: Float[Tensor, "1 position word"], answer_ids: Sequence[int]) -> int:
     """The strongest other first token of a clean run."""
-    first = logits[0, 0].float().clone()
+    first = wide(logits[0, 0]).clone()
     first[answer_ids[0]] = -torch.inf
     return int(first.argmax())
 
 
 def outcome_of(logits: Float[Tensor, "row position word"], answer_ids: Sequence[int], rival: int) -> Outcome:
-    """The outcome of every row, in float32 on the CPU whatever the model's dtype.
+    """The outcome of every row on the CPU, in float32, or in float64 of a model in float64.
 
     Args:
         logits: of the answer decoder's head; position i predicts answer token i.
@@ -58,7 +63,7 @@ def outcome_of(logits: Float[Tensor, "row position word"], answer_ids: Sequence[
     Raises:
         ModelError: for probabilities that are NaN.
     """
-    logits = logits.detach().float()
+    logits = wide(logits.detach())
     ids = torch.tensor(list(answer_ids), device=logits.device)
     chosen = logits.gather(2, ids.expand(len(logits), -1)[..., None])[..., 0]
     log_probability = (chosen - logits.logsumexp(-1)).sum(1)

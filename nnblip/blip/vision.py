@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nnblip.blip.inputs import Encoded
 from nnblip.blip.network import Blip
+from nnblip.blip.outcome import wide
 from nnblip.errors import InputError, one_of
 from nnblip.noise import Noise, corrupt, unit_noise
 from nnblip.sites import PLACES
@@ -43,7 +44,7 @@ def clean_at(model: Blip, encoded: Encoded, place: str) -> Float[Tensor, "1 toke
 def partner(
     model: Blip, encoded: Encoded, answer_ids: Sequence[int], noise_at: str = "image_embeds"
 ) -> tuple[Float[Tensor, "1 token size"], int]:
-    """For noise "swap": of another image what the noise falls on (float32, CPU), and its answer's first token.
+    """For noise "swap": of another image what the noise falls on (on the CPU), and its answer's first token.
 
     Raises:
         InputError: if the model's answer there begins alike.
@@ -57,7 +58,7 @@ def partner(
         )
     if noise_at != "image_embeds":
         embeds = clean_at(model, encoded, noise_at)
-    return embeds.float().cpu(), other[0]
+    return wide(embeds).cpu(), other[0]
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nnblip.blip.network import Blip
+from nnblip.blip.outcome import wide
 from nnblip.passes import engine
 from nnblip.passes.engine import Forward
 from nnblip.passes.measure import Asked, Measured, Ready, stack
@@ -17,6 +18,9 @@ from nnblip.passes.plan import make_plans
 from nnblip.passes.settings import Settings
 from nnblip.passes.states import States, skip_vision
 from nnblip.sites import HEAD_KINDS, KINDS, Cell
+
+#: By (component, kind, layer), as `States`.
+Gradient = dict[tuple[str, str, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -26,10 +30,13 @@ class Estimated:
     Attributes:
         measured: as of a trace; its `restored` are the corrupted values plus estimated effects.
         pairs: (nu, draw, 2, sample): exact and estimated effects on the probability of the sampled cells.
+        summed: (3, nu, draw): estimated effects of all image embeddings together, which exact integrals make the
+            total effect.
     """
 
     measured: Measured
     pairs: np.ndarray
+    summed: np.ndarray
 
 
 def estimate(
@@ -48,7 +55,9 @@ def estimate(
     """
     ready = Ready.of(model, asked, settings)
     cells, shape = ready.cells, (len(settings.nu), settings.draws)
-    corrupted, restored = np.empty((3, *shape), np.float32), np.empty((3, *shape, len(cells)), np.float32)
+    clean = stack(ready.clean_outcome)[:, 0]
+    corrupted, restored = np.empty((3, *shape), clean.dtype), np.empty((3, *shape, len(cells)), clean.dtype)
+    summed, (places, weights) = np.empty((3, *shape)), quadrature(steps)
     pairs = np.empty((*shape, 2, min(sample, len(cells))))
     for draw in range(settings.draws):
         for level, nu in enumerate(settings.nu):
@@ -57,12 +66,14 @@ def estimate(
             corrupted[:, level, draw] = stack(model.task.outcome(logits, ready.answer_ids, ready.rival))[:, 0]
             towards = ready.forward.image - noisy.image
             gradients = [
-                _gradients(model, replace(noisy, image=noisy.image + k / steps * towards), ready.rival)
-                for k in range(steps)
+                _gradients(model, replace(noisy, image=noisy.image + float(place) * towards), ready.rival)
+                for place in places
             ]
-            change = {key: ready.clean[key] - states[key] for key in states}
-            change["image_encoder", "block", ready.extent.image_layers - 1] = towards
-            effect = np.array([[_sum(cell, change, g, model) for cell in cells] for g in zip(*gradients, strict=True)])
+            image = "image_encoder", "block", ready.extent.image_layers - 1
+            change = {key: ready.clean[key] - states[key] for key in states} | {image: towards}
+            slopes = [_mean(each, weights) for each in zip(*gradients, strict=True)]
+            effect = np.array([[_sum(cell, change, slope, model) for cell in cells] for slope in slopes])
+            summed[:, level, draw] = [float((towards.double() * slope[image]).sum()) for slope in slopes]
             restored[:, level, draw] = corrupted[:, level, draw, None] + effect
             # a generator of its own for each, so that the sample does not depend on what came before
             rng = np.random.default_rng([settings.seed, int(ready.encoded.key[:8], 16), draw, level])
@@ -70,8 +81,20 @@ def estimate(
             exact = _exact(model, ready, noisy, [cells[i] for i in chosen])
             pairs[level, draw] = exact - corrupted[0, level, draw], effect[0, chosen]
             tick()
-    clean = stack(ready.clean_outcome)[:, 0]
-    return Estimated(Measured(ready.answer_ids, ready.predicted, ready.rival, clean, corrupted, restored), pairs)
+    measured = Measured(ready.answer_ids, ready.predicted, ready.rival, clean, corrupted, restored)
+    return Estimated(measured, pairs, summed)
+
+
+def quadrature(steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where on the way from corrupted (0) to clean (1) the gradient is taken, and with which weights it is averaged.
+
+    One step is attribution patching, which takes it in the corrupted run. Several are Gauss and Legendre's rule, which
+    is exact for the integral of any polynomial of degree 2 · steps − 1.
+    """
+    if steps == 1:
+        return np.zeros(1), np.ones(1)
+    places, weights = np.polynomial.legendre.leggauss(steps)
+    return (1 + places) / 2, weights / 2
 
 
 def _exact(model: Blip, ready: Ready, noisy: Forward, cells: Sequence[Cell]) -> np.ndarray:
@@ -85,7 +108,7 @@ def _exact(model: Blip, ready: Ready, noisy: Forward, cells: Sequence[Cell]) -> 
     return exact
 
 
-def _gradients(model: Blip, forward: Forward, rival: int) -> list[dict[tuple[str, str, int], Tensor]]:
+def _gradients(model: Blip, forward: Forward, rival: int) -> list[Gradient]:
     """Gradients of the three numbers (in the order of `results.VARIABLES`) with respect to every state."""
     states, answer_ids = States(), forward.answer_ids
     embeds = forward.image.detach().requires_grad_()
@@ -101,7 +124,7 @@ def _gradients(model: Blip, forward: Forward, rival: int) -> list[dict[tuple[str
         logits = model.task.logits(model).save()
     states["image_encoder", "block", model.config.vision_config.num_hidden_layers - 1] = embeds
     with torch.enable_grad():
-        first = logits.float()
+        first = wide(logits)
         chosen = first[0].gather(1, torch.tensor(list(answer_ids), device=logits.device)[:, None])[:, 0]
         log_probability = (chosen - first[0].logsumexp(-1)).sum()
         numbers = (log_probability.exp(), log_probability, chosen[0] - first[0, 0, rival])
@@ -112,19 +135,19 @@ def _gradients(model: Blip, forward: Forward, rival: int) -> list[dict[tuple[str
         ]
 
 
-def _sum(
-    cell: Cell,
-    change: dict[tuple[str, str, int], Tensor],
-    gradients: Sequence[dict[tuple[str, str, int], Tensor]],
-    model: Blip,
-) -> float:
-    """(clean − corrupted) · gradient, averaged over the steps and summed over the sites of a cell."""
+def _mean(gradients: Sequence[Gradient], weights: np.ndarray) -> Gradient:
+    """Their weighted mean, in float64."""
+    pairs = list(zip(gradients, map(float, weights), strict=True))
+    return {key: torch.stack([weight * one[key].double() for one, weight in pairs]).sum(0) for key in gradients[0]}
+
+
+def _sum(cell: Cell, change: Gradient, slope: Gradient, model: Blip) -> float:
+    """(clean − corrupted) · gradient, summed over the sites of a cell."""
     heads, total = model.config.text_config.num_attention_heads, 0.0
     for site in cell:
         key = (site.component, site.kind, site.layer)
-        parts = [change[key][0, site.token], *(g[key][0, site.token] for g in gradients)]
+        parts = [values[key][0, site.token].double() for values in (change, slope)]
         if site.kind in HEAD_KINDS:
             parts = [part.unflatten(-1, (heads, -1))[site.head] for part in parts]
-        moved, *slopes = (part.double() for part in parts)
-        total += float(moved @ sum(slopes) / len(slopes))
+        total += float(parts[0] @ parts[1])
     return total

@@ -19,7 +19,7 @@ from nnblip.blip.outcome import NAMES, Outcome
 from nnblip.blip.vision import clean_at, damaged, patch_embeds
 from nnblip.blip.vision import partner as partner_of
 from nnblip.edges import at_length, cuts
-from nnblip.errors import SettingError
+from nnblip.errors import InputError, SettingError
 from nnblip.examples import Example
 from nnblip.noise import Swap
 from nnblip.passes import engine
@@ -43,11 +43,13 @@ class Asked:
         encoded: image and question.
         answer_ids: the answer to trace, [SEP] left out; the model's own if None.
         partner: another image with the same question, for noise "swap".
+        rival: the token of the logit difference; chosen where the model is if None.
     """
 
     encoded: Encoded
     answer_ids: list[int] | None = None
     partner: Encoded | None = None
+    rival: int | None = None
 
     @classmethod
     def of(cls, model: Blip, example: Example, settings: Settings) -> Asked:
@@ -57,7 +59,10 @@ class Asked:
         partner = None
         if isinstance(settings.noise, Swap):
             partner = model.encode_partner(example.partner, example.question)
-        return cls(encoded, answer_ids, partner)
+        rival = settings.rival
+        if rival is not None:
+            rival = model.encode_rival(rival)
+        return cls(encoded, answer_ids, partner, rival)
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,12 @@ class Ready:
         if isinstance(settings.noise, Swap):
             assert asked.partner is not None
             partner, rival = partner_of(model, asked.partner, answer_ids, settings.noise_at)
+        if asked.rival is not None:
+            rival = asked.rival
+            if rival == answer_ids[0]:
+                raise InputError(
+                    f"rival {settings.rival!r}: it is the first token of the traced answer itself; expected another"
+                )
         return cls(
             encoded, undamaged, answer_ids, predicted, rival, clean, model.task.outcome(logits, answer_ids, rival),
             partner, extent, settings.nodes(extent), forward,
@@ -149,8 +160,9 @@ def measure(model: Blip, settings: Settings, asked: Asked, tick: Callable[[], ob
         IMAGE_ROW if ready.forward.runs_vision else 1,
     )  # fmt: skip
     frozen = frozenset(SUBLAYERS[name] for name in settings.freeze)
-    corrupted = np.empty((3, len(settings.nu), settings.draws), np.float32)
-    restored = np.empty((3, len(settings.nu), settings.draws, len(cells)), np.float32)
+    clean = stack(ready.clean_outcome)[:, 0]
+    corrupted = np.empty((3, len(settings.nu), settings.draws), clean.dtype)
+    restored = np.empty((3, len(settings.nu), settings.draws, len(cells)), clean.dtype)
     for draw in range(settings.draws):
         for level, nu in enumerate(settings.nu):
             base, donor = ready.noisy(model, settings, nu, draw), ready.clean
@@ -166,7 +178,6 @@ def measure(model: Blip, settings: Settings, asked: Asked, tick: Callable[[], ob
                     if cell is not None:
                         restored[:, level, draw, cell] = rows[:, row]
             tick()
-    clean = stack(ready.clean_outcome)[:, 0]
     return Measured(ready.answer_ids, ready.predicted, ready.rival, clean, corrupted, restored)
 
 

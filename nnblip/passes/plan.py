@@ -5,9 +5,9 @@ A plan lets one pass compute many cells. The pass starts with one corrupted row.
 row never recomputes what comes before its own first state; at each site of the cell the
 row's state is overwritten by its clean value. Row 0 stays the corrupted run itself.
 
-A state of the stream (`block`, `attention`, `crossattention`) is born where it is
-written. What a sublayer or a head adds (`attention_out`, ...) is born one state of the stream
-earlier: the residual that it is added to must have the new row too.
+A state of the stream (`block_input`, `attention`, `crossattention`, `block`) is born where it
+is written. What a sublayer or a part of it adds (`attention_out`, `mlp_activation`, ...) is born
+one state of the stream earlier: the residual that it is added to must have the new row too.
 """
 
 from __future__ import annotations
@@ -75,12 +75,11 @@ def points(layers: int, image_layers: int = 0) -> Iterator[Point]:
 def birth_point(site: Site) -> Point:
     """Where the row of a cell whose first site is this one must be born."""
     match site.kind:
-        case "attention_head" | "attention_out":
-            before = Point(site.component, "block", site.layer - 1)
-            return before if site.layer else Point(site.component, INPUT, 0)
+        case "attention_head" | "attention_value_output" | "attention_out":
+            return Point(site.component, "block_input", site.layer)
         case "crossattention_head" | "crossattention_out":
             return Point(site.component, "attention", site.layer)
-        case "mlp_out":
+        case "mlp_activation" | "mlp_out":
             return Point(site.component, "crossattention", site.layer)
     return Point(site.component, site.kind, site.layer)
 

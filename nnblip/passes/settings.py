@@ -10,7 +10,7 @@ import numpy as np
 
 from nnblip.edges import KnockOut, as_knock_outs
 from nnblip.errors import SettingError, SiteError, one_of, told, whole
-from nnblip.noise import Multiplicative, Noise, check_nu, get_noise
+from nnblip.noise import Multiplicative, Noise, Shuffle, check_nu, get_noise
 from nnblip.roles import Rules
 from nnblip.sites import (
     CELLS_NODE,
@@ -22,6 +22,7 @@ from nnblip.sites import (
     SUBLAYERS,
     TEXT_COMPONENTS,
     WHOLE_KINDS,
+    WITHIN,
     Cell,
     CellsLike,
     Extent,
@@ -67,6 +68,7 @@ class Settings:
     regions: int | tuple[int, int] | None = None
     knock_out: tuple[KnockOut, ...] = ()
     roles: Rules = Rules()
+    rival: str | int | None = None
     max_rows: int | None = 256
 
     @classmethod
@@ -93,10 +95,28 @@ class Settings:
             "regions": _grid(self.regions),
             "knock_out": as_knock_outs(self.knock_out),
             "roles": Rules.of(self.roles),
+            "rival": _rival(self.rival),
             "max_rows": None if self.max_rows is None else whole(self.max_rows, "max_rows", 2),
         }
         for name, value in one_form.items():
             object.__setattr__(self, name, value)
+        self._acts()
+
+    def _acts(self) -> None:
+        """Raise `SettingError` for damage that cannot act, however the model is built of BLIP's parts.
+
+        Cross-attention does not see the order of image embeddings, and the image encoder that of its patch embeddings,
+        which have their position in them: all of them shuffled are the same to it. What stays is a single state taken
+        from another place, or a cut that tells places apart.
+        """
+        single = self.direction == "noising" and ("image_encoder" in self.components or self.cells is not None)
+        told_apart = any(cut.edges == "image_to_question" and cut.source is not None for cut in self.knock_out)
+        shuffled = isinstance(self.noise, Shuffle) and 1.0 in self.nu and self.noise_at != "pixels"
+        if shuffled and not (single or told_apart):
+            raise SettingError(
+                f"noise 'shuffle' of {self.noise_at} at nu 1: BLIP does not see their order, so the total effect is"
+                " 0 by construction; expected noise_at='pixels', or nu=0.5, which mixes each with another"
+            )
 
     def sent(self) -> Settings:
         """What a server is told: all but what only labels the numbers, such as a function of the user's."""
@@ -115,11 +135,17 @@ class Settings:
         nodes |= {name + HEADS_NODE: heatmap(extent, name, head_kinds) for name in texts}
         nodes[CELLS_NODE] = [] if self.cells is None else gather(self.cells, extent)
         for site in (site for cells in nodes.values() for cell in cells for site in cell):
-            if site.head is not None and site.kind.removesuffix("_head") in self.freeze:
+            if WITHIN.get(site.kind) in self.freeze:
                 raise SiteError(f"{site}: its own sublayer is frozen, so restoring it would change nothing")
             if site.component == "image_encoder" and "crossattention" in self.freeze:
                 raise SiteError(f"{site}: with crossattention frozen nothing of the image reaches the question")
         return {name: cells for name, cells in nodes.items() if cells}
+
+
+def _rival(given: object) -> str | int | None:
+    if given is None or (isinstance(given, str) and given.strip()):
+        return given
+    return whole(given, "rival", 0, where=", which is no text")
 
 
 def _ladder(nu: float | Sequence[float]) -> tuple[float, ...]:

@@ -33,12 +33,19 @@ def measured(found: dict[str, Any]) -> Measured:
 def estimates(model: Blip, settings: Settings, asked: Sequence[Asked], steps: int, sample: int) -> list[dict[str, Any]]:
     """On the server: the estimated numbers of examples."""
     found = [estimate(model, settings, one, steps, sample) for one in asked]
-    return [{"measured": _packed(one.measured), "pairs": torch.from_numpy(one.pairs)} for one in found]
+    return [
+        {
+            "measured": _packed(one.measured),
+            "pairs": torch.from_numpy(one.pairs),
+            "summed": torch.from_numpy(one.summed),
+        }
+        for one in found
+    ]
 
 
 def estimated(found: dict[str, Any]) -> Estimated:
     """Here: the estimated numbers of an example."""
-    return Estimated(measured(found["measured"]), found["pairs"].numpy())
+    return Estimated(measured(found["measured"]), found["pairs"].numpy(), found["summed"].numpy())
 
 
 def _packed(numbers: Measured) -> dict[str, Any]:

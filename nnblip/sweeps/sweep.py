@@ -83,6 +83,7 @@ def sweep(
     regions: int | tuple[int, int] | None = Settings.regions,
     knock_out: KnockOutLike = Settings.knock_out,
     roles: RoleFunction | None = None,
+    rival: str | int | None = Settings.rival,
     max_rows: int | None = Settings.max_rows,
     progress: bool | None = None,
     retry_failed: bool = False,
@@ -129,7 +130,7 @@ def sweep(
     settings = Settings.of(
         nu=nu, draws=draws, noise=noise, seed=seed, kinds=kinds, components=components, cells=cells,
         direction=direction, freeze=freeze, noise_at=noise_at, regions=regions, knock_out=knock_out, roles=roles,
-        max_rows=max_rows,
+        rival=rival, max_rows=max_rows,
     )  # fmt: skip
     return run_sweep(model.at(remote), dataset, out, settings, progress, retry_failed, in_flight, adopt).tree
 

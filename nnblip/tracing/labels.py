@@ -47,7 +47,7 @@ def attributes(model: BlipVQA, settings: Settings) -> dict[str, Any]:
         model, noise=described(settings.noise), seed=settings.seed, draws=settings.draws, direction=settings.direction,
         freeze=", ".join(settings.freeze), noise_at=settings.noise_at,
         knock_out="; ".join(map(str, settings.knock_out)),
-        roles=repr(settings.roles),
+        roles=repr(settings.roles), rival="" if settings.rival is None else settings.rival,
     )  # fmt: skip
 
 

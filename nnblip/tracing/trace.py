@@ -40,6 +40,7 @@ def causal_trace(
     regions: int | tuple[int, int] | None = Settings.regions,
     knock_out: KnockOutLike = Settings.knock_out,
     roles: RoleFunction | None = None,
+    rival: str | int | None = Settings.rival,
     max_rows: int | None = Settings.max_rows,
     progress: bool | None = None,
     remote: bool | None = None,
@@ -82,6 +83,9 @@ def causal_trace(
             `nnblip.knock_out`; one or several. The model's own answer is that without them.
         roles: instead of the rules of `nnblip.roles`, a function from a question's tokens ("[CLS]", "what", ...)
             to a role for each; "" for none. It names tokens and changes no number.
+        rival: against which token `logit_difference` holds the answer's first: the first of a text, or an id; of
+            other answers too (NOTICE's incorrect answer). By default the strongest other first token of the
+            clean run, or with noise "swap" that of the partner's answer.
         max_rows: at most so many rows in a pass; smaller is slower and needs less memory.
             Of rows that pass through the image encoder there are 16 times fewer.
         progress: a bar on the terminal; by default where there is one.
@@ -105,7 +109,7 @@ def causal_trace(
     settings = Settings.of(
         nu=nu, draws=draws, noise=noise, seed=seed, kinds=kinds, components=components, cells=cells,
         direction=direction, freeze=freeze, noise_at=noise_at, regions=regions, knock_out=knock_out, roles=roles,
-        max_rows=max_rows,
+        rival=rival, max_rows=max_rows,
     )  # fmt: skip
     if not blocking:
         from nnblip.tracing.jobs import Job

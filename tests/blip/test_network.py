@@ -125,7 +125,8 @@ def test_every_kind_has_the_shape_of_the_stream(model):
     tokens = {"question_encoder": len(clean.tokens), "answer_decoder": len(clean.answer_ids)}
     for component in TEXT_COMPONENTS:
         for kind in KINDS:
-            assert clean.states[component, kind, 0].shape == (1, tokens[component], 128)
+            width = model.config.text_config.intermediate_size if kind == "mlp_activation" else 128
+            assert clean.states[component, kind, 0].shape == (1, tokens[component], width)
 
 
 def test_upstream_auto_classes_would_load_the_wrong_architecture():

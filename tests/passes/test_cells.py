@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import nnblip
 from nnblip.errors import SiteError
 from nnblip.results import VARIABLES
-from nnblip.sites import HEAD_KINDS, KINDS, TEXT_COMPONENTS, Site, all_tokens, describe, pairs, windows
+from nnblip.sites import HEAD_KINDS, KINDS, TEXT_COMPONENTS, WITHIN, Site, all_tokens, describe, pairs, windows
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,10 @@ whole_sites = sites.filter(lambda site: site.head is None)
 )
 def test_frozen_sublayers_agree_with_the_oracle(model, seen, cells, freeze):
     image, question, truth = seen
-    cells = [sorted(cell, key=str) for cell in cells]
+    cells = [sorted((site for site in cell if WITHIN.get(site.kind) not in freeze), key=str) for cell in cells]
+    cells = [cell for number, cell in enumerate(cells) if cell and cell not in cells[:number]] or [
+        [Site("answer_decoder")]
+    ]
     frozen = [f"{name.removesuffix('_out')}_out" for name in sorted(freeze)]
     noisy = truth.noisy(5.0)
     tree = nnblip.causal_trace(model, [(image, question)], draws=1, cells=cells, freeze=freeze, max_rows=6)
@@ -100,11 +103,30 @@ def test_freezing_cross_attention_changes_what_a_restored_state_can_do(model, se
     assert difference.sel(layer=slice(0, 4)).max() > 0.01
 
 
-@pytest.mark.parametrize("kind", HEAD_KINDS)
-def test_a_head_whose_own_sublayer_is_frozen_is_refused(model, seen, kind):
+@pytest.mark.parametrize(("kind", "sublayer"), WITHIN.items())
+def test_a_part_of_a_sublayer_that_is_frozen_is_refused(model, seen, kind, sublayer):
     image, question, _ = seen
     with pytest.raises(SiteError, match="its own sublayer is frozen"):
-        nnblip.causal_trace(model, [(image, question)], draws=1, kinds=[kind], freeze=[kind.removesuffix("_head")])
+        nnblip.causal_trace(model, [(image, question)], draws=1, kinds=[kind], freeze=[sublayer])
+
+
+def test_kinds_that_are_the_same_state_have_the_same_numbers(model, seen):
+    """What a layer reads is the block before; all heads are what attention adds, all neurons what the MLP adds."""
+    image, question, _ = seen
+    kinds = ["block", "block_input", "attention_value_output", "attention_out", "mlp_activation", "mlp_out"]
+    tree = nnblip.causal_trace(model, [(image, question)], draws=3, kinds=kinds)
+    for component in TEXT_COMPONENTS:
+        found = tree[component].probability
+        assert float(abs(found - tree["corrupted"].probability).max()) >= VISIBLE
+        before, after = (
+            found.sel(kind="block").isel(layer=slice(-1)),
+            found.sel(kind="block_input").isel(layer=slice(1, None)),
+        )
+        assert np.abs(before.values - after.values).max() < 1e-6
+        for part, whole in (("attention_value_output", "attention_out"), ("mlp_activation", "mlp_out")):
+            assert float(abs(found.sel(kind=part) - found.sel(kind=whole)).max()) < 1e-6
+    words = tree["question_encoder"].probability.sel(kind="block_input", layer=0)
+    assert float(abs(words - tree["corrupted"].probability).max()) == 0, "the embedded words know nothing of the image"
 
 
 def test_all_heads_of_a_layer_are_what_the_sublayer_adds(model, seen):

@@ -12,6 +12,8 @@ from nnblip.passes.plan import INPUT, Point, make_plans, points, restore_in_plac
 from nnblip.sites import HEAD_KINDS, TEXT_COMPONENTS, WHOLE_KINDS, Extent, Site, heatmap
 
 TOKENS = 3
+#: Of which a sublayer makes what it adds.
+PARTS = ("attention_value_output", "mlp_activation")
 
 
 @st.composite
@@ -30,8 +32,8 @@ def tasks(draw):
 
 
 def is_added(kind):
-    """Whether it is what a sublayer adds, not a state of the stream."""
-    return kind.endswith("_out")
+    """Whether it is what a sublayer adds, or a part of that, and not a state of the stream."""
+    return kind.endswith("_out") or kind in PARTS
 
 
 def walk(plan, layers):
@@ -50,8 +52,8 @@ def walk(plan, layers):
 
 
 def test_points_come_in_the_order_in_which_blip_computes_them():
-    layer = ["attention_head", "attention_out", "attention"]
-    layer += ["crossattention_head", "crossattention_out", "crossattention", "mlp_out", "block"]
+    layer = ["block_input", "attention_head", "attention_value_output", "attention_out", "attention"]
+    layer += ["crossattention_head", "crossattention_out", "crossattention", "mlp_activation", "mlp_out", "block"]
     expected = [
         (component, kind, number)
         for component in ("question_encoder", "answer_decoder")
@@ -133,10 +135,13 @@ def reach(row, point):
         row["read"] = row.get("stream")
         row["stream"] = mix(point)
         return "stream"
+    if point.kind in PARTS:
+        row["part"] = mix(point, row["stream"], row["read"])
+        return "part"
     if is_added(point.kind):
-        row["added"] = mix(point, row["stream"], row["read"])
+        row["added"] = mix(point, row["stream"], row["read"], row.pop("part", None))
         return "added"
-    row["stream"] = mix(point, row["stream"], row.pop("added"))
+    row["stream"] = mix(point, row["stream"], row.pop("added", None))
     return "stream"
 
 
@@ -218,11 +223,11 @@ def test_the_rows_of_a_heatmap_grow_layer_by_layer():
     assert plan.rows == 1 + 3 * 4 + 3 * 2
 
 
-def test_what_the_first_sublayer_adds_is_born_at_the_input():
+def test_what_the_first_sublayer_adds_is_born_at_the_layers_input():
     cells = heatmap(Extent(2, 3, 1, 4), "question_encoder", ("attention_out",))
     (plan,) = make_plans(cells, 2)
     births = {point: step.births for point, step in plan.steps.items() if step.births}
-    assert births == {Point("question_encoder", INPUT, 0): 3, Point("question_encoder", "block", 0): 3}
+    assert births == {Point("question_encoder", "block_input", layer): 3 for layer in (0, 1)}
 
 
 def test_no_cells_still_give_the_corrupted_run():

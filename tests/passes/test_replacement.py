@@ -9,7 +9,7 @@ from helpers.cells import agree, numbers
 from helpers.scenes import VISIBLE, Truth, question_of
 
 import nnblip
-from nnblip.errors import InputError
+from nnblip.errors import InputError, SettingError
 from nnblip.sites import Site
 
 QUESTION = "what is the color of the circle"
@@ -74,8 +74,8 @@ def test_mean_and_shuffle_agree_with_the_oracle(model, pair):
     unit = nnblip.noise.unit_noise(nnblip.noise.Shuffle(), tuple(embeds.shape), 0, truth.encoded.key, 0)
     order = [0, *(1 + unit[0, 1:, 0].argsort()).tolist()]
     for noise, full in (("mean", embeds.mean(1, keepdim=True).expand_as(embeds)), ("shuffle", embeds[:, order])):
-        tree = nnblip.causal_trace(model, [(image, QUESTION)], nu=[0.5, 1], draws=1, noise=noise)
-        for nu, damaged in ((0.5, 0.5 * embeds + 0.5 * full), (1.0, full)):
+        tree = nnblip.causal_trace(model, [(image, QUESTION)], nu=[0.5, 0.9], draws=1, noise=noise)
+        for nu, damaged in ((0.5, 0.5 * embeds + 0.5 * full), (0.9, 0.1 * embeds + 0.9 * full)):
             agree(numbers(tree, "corrupted", nu=nu, draw=0), truth.restored(damaged))
     assert sorted(order) == list(range(embeds.shape[1])) and order != list(range(embeds.shape[1]))
 
@@ -93,3 +93,32 @@ def test_shuffling_keeps_every_patch_and_differs_between_draws(model, pair):
         torch.testing.assert_close(before, after, atol=1e-4, rtol=1e-5)
         seen.append(run.image_embeds)
     assert not torch.equal(*seen)
+
+
+def test_a_whole_shuffle_of_embeddings_cannot_act_and_is_refused(model, pair):
+    image = pair[0][0]
+    for place in ("image_embeds", "patch_embeds"):
+        with pytest.raises(SettingError, match=r"BLIP does not see their order, .*noise_at='pixels'"):
+            nnblip.causal_trace(model, [(image, QUESTION)], nu=[0.5, 1], noise="shuffle", noise_at=place)
+        with model.clean(image, QUESTION) as clean:
+            pass
+        with model.corrupt(clean, nu=1, noise="shuffle", noise_at=place) as run:
+            pass
+        assert run.logit_difference == pytest.approx(clean.logit_difference, abs=1e-4), "why it is refused"
+        with model.corrupt(clean, nu=0.5, noise="shuffle", noise_at=place) as run:
+            pass
+        assert abs(run.logit_difference - clean.logit_difference) > 0.1
+    pixels = nnblip.causal_trace(model, [(image, QUESTION)], nu=1, draws=4, noise="shuffle", noise_at="pixels")
+    assert float(abs(nnblip.total_effect(pixels)["corrupted"].logit_difference).max()) > 0.1
+    # a single embedding from another place is another one, and so are all of them to a cut that tells places apart
+    parts = dict(components=["image_encoder"], regions=2, direction="noising")
+    noised = nnblip.causal_trace(model, [(image, QUESTION)], nu=1, draws=2, noise="shuffle", **parts)
+    assert float(abs(nnblip.indirect_effect(noised)["image_encoder"].logit_difference).max()) > 0.1
+    half = nnblip.knock_out("image_to_question", source=range(33))
+    cut = nnblip.causal_trace(model, [(image, QUESTION)], nu=1, draws=2, noise="shuffle", knock_out=half)
+    assert float(abs(nnblip.total_effect(cut)["corrupted"].logit_difference).max()) > 0.1
+
+
+def test_a_scale_of_1_does_nothing_and_is_refused():
+    with pytest.raises(SettingError, match="not 1, which does nothing"):
+        nnblip.noise.Scale(1.0)

@@ -9,6 +9,8 @@ from helpers.scenes import visible
 from scipy.stats import spearmanr
 
 import nnblip
+from nnblip.passes.gradients import quadrature
+from nnblip.results import VARIABLES
 from nnblip.sites import HEAD_KINDS, TEXT_COMPONENTS, WHOLE_KINDS, Site
 
 KINDS = [*WHOLE_KINDS, *HEAD_KINDS]
@@ -90,3 +92,26 @@ def test_bad_settings_are_refused(model, seen, wrong):
     image, question, _ = seen
     with pytest.raises(nnblip.NnblipError):
         nnblip.attribution_trace(model, [(image, question)], **wrong)
+
+
+def test_integrated_gradients_of_the_image_embeddings_sum_to_the_total_effect(model, seen):
+    image, question, _ = seen
+    off = {}
+    for steps in (1, 3, 10):
+        tree = nnblip.attribution_trace(model, [(image, question)], nu=[1, 2], draws=3, steps=steps, sample=2)
+        check, total = tree["check"].to_dataset(), nnblip.total_effect(tree)["corrupted"].to_dataset()
+        assert check.summed_effect.dims == ("example", "nu", "draw", "variable")
+        for name in VARIABLES:
+            assert check.total_effect.sel(variable=name).values == pytest.approx(total[name].values)
+        gap = abs(check.summed_effect - check.total_effect).mean(("example", "draw"))
+        off[steps] = gap / abs(check.total_effect).mean(("example", "draw"))
+    assert float(off[10].max()) < 0.05 and float(off[10].sel(nu=1).max()) < 0.005
+    assert (off[3] < off[1]).all() and (off[10] < off[3]).all()
+
+
+@pytest.mark.parametrize("steps", [2, 3, 7])
+def test_the_gradient_is_taken_where_gauss_and_legendre_say(steps):
+    places, weights = quadrature(steps)
+    for power in range(2 * steps):
+        assert weights @ places**power == pytest.approx(1 / (power + 1))
+    assert [one.tolist() for one in quadrature(1)] == [[0], [1]], "attribution patching: in the corrupted run"

@@ -74,11 +74,13 @@ def shown(model):
 
 def on_the_path(kind: str, layer: int, token: int) -> bool:
     """Whether a state of the question encoder carries all that the answer knows of the image."""
-    if kind == "attention_out":
+    if kind in ("attention_out", "attention_value_output"):
         return (layer, token) == (B, U)
     if kind == "crossattention_out":
         return (layer, token) == (A, T)
-    if kind == "mlp_out":
+    if kind == "block_input":
+        return on_the_path("block", layer - 1, token)
+    if kind in ("mlp_out", "mlp_activation"):
         return False  # the residual beside it carries the image too
     carries_t = layer < B and (layer > A or (layer == A and kind != "attention"))
     carries_u = layer >= B
@@ -92,7 +94,7 @@ def test_the_planted_states_come_first_and_nothing_else_matters(planted):
         for kind in WHOLE_KINDS:
             path = np.array([[on_the_path(kind, layer, token) for token in range(9)] for layer in range(6)])
             found = share.sel(kind=kind).values
-            if kind != "mlp_out":
+            if kind not in ("mlp_out", "mlp_activation"):
                 assert found[~path].max() == 0 and found[~path].min() == 0, "off the path, exactly nothing"
                 assert found[path] == pytest.approx(1, abs=1e-4), "on it, the whole answer (AUROC 1)"
             else:

@@ -75,6 +75,28 @@ def test_the_last_layer_of_the_decoder_gives_the_clean_answer_back(model):
     assert last == pytest.approx(np.full(last.shape, truth.clean.probability), abs=1e-6)
 
 
+def test_the_numbers_of_a_float64_model_are_float64(model):
+    image, question, _ = visible(model)
+    wide = nnblip.BlipVQA(dtype="float64")
+    truth = Truth(wide, image, question)
+    cells = [[Site("question_encoder", layer=2, token=1), Site("answer_decoder", layer=3)]]
+    tree = nnblip.causal_trace(wide, [(image, question)], nu=[0, 5], draws=2, kinds=["block"], cells=cells)
+    for node in tree.children.values():
+        for name in VARIABLES:
+            assert node[name].dtype == np.float64
+    unit = nnblip.noise.unit_noise(nnblip.noise.Multiplicative(), tuple(truth.embeds.shape), 0, truth.encoded.key, 1)
+    noisy = truth.embeds * (1 + 5.0 * unit.double())
+    expected = {"clean": truth.clean, "corrupted": truth.restored(noisy), "cells": truth.restored(noisy, *cells[0])}
+    assert expected["clean"].probability - expected["corrupted"].probability >= VISIBLE
+    for node, outcome in expected.items():
+        at = tree[node].to_dataset() if node == "clean" else tree[node].to_dataset().sel(nu=5, draw=1)
+        found = [at[name].item() for name in VARIABLES]
+        assert found == pytest.approx(list(outcome), abs=1e-10), "float32 would differ by 1e-6"
+    assert (abs(tree["corrupted"].probability.sel(nu=0) - tree["clean"].probability) < 1e-13).all()
+    guess = nnblip.attribution_trace(wide, [(image, question)], draws=1, sample=2)
+    assert guess["corrupted"].probability.dtype == np.float64
+
+
 def test_without_noise_every_cell_is_clean(model):
     image, question, truth = visible(model)
     tree = nnblip.causal_trace(model, [(image, question)], nu=0, draws=1, kinds=WHOLE_KINDS)
