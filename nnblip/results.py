@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from nnblip import checksums, stored
 from nnblip.errors import STUMBLES, NnblipError, ResultError, visible
 from nnblip.sites import CELLS_NODE, COMPONENTS, HEAD_KINDS, HEADS_NODE, IMAGE_KINDS, Cell, describe
+from nnblip.storage import checksums, stored
 
 VARIABLES = ("probability", "log_probability", "logit_difference")  # `nnblip.blip.outcome.NAMES`, without torch
 #: Dimensions of the nodes that are always there, and of a component's node.

@@ -8,9 +8,9 @@ import weakref
 from collections.abc import Mapping
 from pathlib import Path
 
-from nnblip import checksums
-from nnblip.checksums import ABSENT, ALL, FOLDER, Sums
 from nnblip.errors import ResultError
+from nnblip.storage import checksums
+from nnblip.storage.checksums import ABSENT, ALL, FOLDER, Sums
 
 #: No checksum of anything: the file is not there yet.
 NEW = frozenset({ABSENT})

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from nnblip import checksums, stored
-from nnblip.checksums import ALL, FOLDER
 from nnblip.errors import ResultError
+from nnblip.storage import checksums, stored
+from nnblip.storage.checksums import ALL, FOLDER
 from nnblip.sweeps.agenda import Agenda
 from nnblip.sweeps.files import Files
 from nnblip.sweeps.store import skeleton

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nnblip import checksums
 from nnblip.errors import STUMBLES, NnblipError, NnblipWarning, ResultError
+from nnblip.storage import checksums
 from nnblip.sweeps.adopt import OWN_CODE
 from nnblip.sweeps.adopt import adopt as adopt_store
 from nnblip.sweeps.agenda import Agenda

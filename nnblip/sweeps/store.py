@@ -20,9 +20,9 @@ import xarray as xr
 import zarr
 from numcodecs import Zstd
 
-from nnblip import checksums, stored
-from nnblip.checksums import ALL
 from nnblip.errors import STUMBLES, ResultError
+from nnblip.storage import checksums, stored
+from nnblip.storage.checksums import ALL
 from nnblip.sweeps.files import Files
 
 PENDING, DONE, FAILED = "pending", "done", "failed"

@@ -14,9 +14,9 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from nnblip import checksums, stored
 from nnblip.errors import STUMBLES, ResultError
 from nnblip.results import DIMS, VARIABLES, open_result
+from nnblip.storage import checksums, stored
 from nnblip.sweeps.store import DONE, FAILED, PENDING, chunk_of, dims_of, fingerprint_of
 
 

@@ -56,7 +56,7 @@ def test_a_store_that_goes_while_it_is_written_stops_the_sweep_and_leaves_no_orp
 
 def test_a_folder_that_goes_between_two_files_is_not_made_again(model, small, tmp_path, monkeypatch):
     """As when it is removed in the very moment in which an example is written."""
-    out, write = shutil.copytree(small, tmp_path / "results.zarr"), nnblip.checksums.write_whole
+    out, write = shutil.copytree(small, tmp_path / "results.zarr"), nnblip.storage.checksums.write_whole
 
     def meanwhile(file, data):
         if "corrupted" in file.parts:
@@ -64,7 +64,7 @@ def test_a_folder_that_goes_between_two_files_is_not_made_again(model, small, tm
         write(file, data)
 
     store = Store(out)
-    monkeypatch.setattr(nnblip.checksums, "write_whole", meanwhile)
+    monkeypatch.setattr(nnblip.storage.checksums, "write_whole", meanwhile)
     with pytest.raises(ResultError, match="removed or moved"):
         store.reset(["q0"], [0])
     assert not out.exists()

@@ -10,9 +10,9 @@ import pytest
 import xarray as xr
 import zarr
 
-from nnblip import checksums
 from nnblip.errors import ResultError
 from nnblip.results import Traced, build
+from nnblip.storage import checksums
 from nnblip.sweeps import store as store_module
 from nnblip.sweeps.store import DONE, FAILED, PENDING, Store, block_size, create, fingerprint_of
 from nnblip.sweeps.verify import damages, holes

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nnblip import checksums
 from nnblip.errors import ResultError
+from nnblip.storage import checksums
 
 #: All metadata in one file.
 BOTH = ".zmetadata"

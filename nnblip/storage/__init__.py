@@ -1,0 +1,1 @@
+"""Files of results on disk: read as what nnblip wrote and nothing else, and held against their checksums."""
