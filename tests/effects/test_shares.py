@@ -67,6 +67,7 @@ def test_effects_are_those_of_plain_loops(tree, threshold):
             np.testing.assert_array_equal(array(shares, node, variable), share)
 
 
+@pytest.mark.slow
 @quick
 @given(tree=trees)
 def test_gamma_averages_layers_and_tokens_without_padding(tree):
@@ -88,6 +89,7 @@ def test_gamma_weighs_every_state_the_same():
     np.testing.assert_allclose(effects.gamma(tree)["answer_decoder"], 1 / 6)
 
 
+@pytest.mark.slow
 @quick
 @given(tree=trees, n=st.integers(1, 50))
 def test_strongest_are_the_largest_of_all_sites(tree, n):
