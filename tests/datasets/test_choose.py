@@ -112,6 +112,7 @@ def test_partners_serve_noise_swap(model):
     assert list(result["partner_id"].values) == [e.extra["partner_id"] for e in found]
 
 
+@pytest.mark.slow
 def test_the_same_question_is_preferred_then_the_template(model):
     examples = [e for e in scenes(150) if e.question_type == "color"]
     found = list(datasets.partners(model, examples))
@@ -139,6 +140,7 @@ def test_partners_do_not_depend_on_the_order_and_do_on_the_seed(model):
     assert chosen(examples, 0) == chosen(examples[::-1], 0) != chosen(examples, 1)
 
 
+@pytest.mark.slow
 def test_the_traced_answer_is_the_models_own_if_none_is_given(model):
     examples = [replace(e, answer=None) for e in scenes(20)]
     for example in list(datasets.partners(model, examples))[::3]:
@@ -158,6 +160,7 @@ def test_examples_without_a_partner_are_told_of(model):
         datasets.partners(model, [example], tries=0)
 
 
+@pytest.mark.slow
 def test_a_partner_whose_image_cannot_be_read_is_passed_over(model, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
     examples = scenes(30)
@@ -191,6 +194,7 @@ def there(model, monkeypatch):
     return far
 
 
+@pytest.mark.slow
 def test_a_server_is_asked_several_questions_at_a_time(model, there, asked, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
     examples = [*asked[0][:20], replace(asked[0][0], id="bad", image=str(tmp_path / "broken.png"))]

@@ -172,6 +172,7 @@ def test_of_one_example_pooled_and_not_are_the_same(tree):
     )
 
 
+@pytest.mark.slow
 @quick
 @given(tree=trees)
 def test_gamma_averages_layers_and_tokens_without_padding(tree):
@@ -212,6 +213,7 @@ def test_strongest_of_a_stored_result_are_the_same(tmp_path):
     assert repr(effects.strongest(stored, 5, **one)) == repr(effects.strongest(tree, 5, **one))
 
 
+@pytest.mark.slow
 @quick
 @given(tree=trees, n=st.integers(1, 50))
 def test_strongest_are_the_largest_of_all_sites(tree, n):

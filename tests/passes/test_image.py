@@ -131,6 +131,7 @@ def test_layers_of_the_image_encoder_agree_with_hooks(model, seen, place, direct
     agree(numbers(tree, "question_encoder", nu=2, draw=0, kind="block", layer=3, token=7), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", sorted(set(NOISES) - {"swap"}))
 @pytest.mark.parametrize("place", ["image_embeds", "patch_embeds", "pixels"])
 def test_without_noise_nothing_changes_anywhere(model, seen, place, noise):

@@ -80,6 +80,7 @@ def test_cut_edges_agree_with_the_oracle(model, seen, cuts, token):
     agree((run.probability, run.log_probability, run.logit_difference), restored)
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(index=st.integers(0, 200), cut=cut_edges(), nu=st.sampled_from([2.0, 5.0]))
 def test_what_it_would_say_is_said_without_the_edges(model, index, cut, nu):

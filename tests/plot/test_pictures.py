@@ -28,6 +28,7 @@ def means(tree, value="indirect_effect", **chosen):
     return node.mean("draw") if "draw" in node.dims else node
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", plot.VALUES)
 @pytest.mark.parametrize("grid", [(4, 4), (2, 3), (24, 24), (1, 1)])
 def test_regions_are_means_over_draws_at_their_place(value, grid):
@@ -142,6 +143,7 @@ def test_regions_without_a_value_are_grey_and_said():
     assert len(set(colour)) == 1 and opacity == 1
 
 
+@pytest.mark.slow
 def test_dollars_and_long_questions_fit_above_any_picture():
     tree = regions_tree(layers=(0, 1, 2, 3, 4))
     question = r"how much is $\bad$ in $dollars" + " and cents" * 30

@@ -32,6 +32,7 @@ from nnblip.sweeps.verify import check_stored
 # --- stopping and going on -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_never_repeated(model, tmp_path, monkeypatch):
     examples, out = Scenes.of(8), tmp_path / "results.zarr"
     nnblip.sweep(model, examples, tmp_path / "whole.zarr", **FEW)
@@ -142,6 +143,7 @@ def test_two_processes_give_the_store_of_one_and_one_that_is_killed_loses_its_ex
     same_arrays(out, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stuck", [False, True])
 def test_the_process_that_waits_does_not_wait_for_ever(model, tmp_path, monkeypatch, stuck):
     """A rank that ended before its share was done, or that lives and does nothing, is an error and no wait."""

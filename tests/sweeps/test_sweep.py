@@ -63,6 +63,7 @@ def test_cells_of_the_answer_decoder_have_room_for_any_answer_and_keep_only_what
         np.testing.assert_array_equal(ours.probability.sel(cell=cell), theirs.probability.sel(cell=cell))
 
 
+@pytest.mark.slow
 def test_examples_without_ids_are_called_after_their_content_as_in_causal_trace(model, tmp_path):
     examples = [(example.image, example.question) for example in Scenes.of(3)]
     tree = nnblip.sweep(model, examples, tmp_path / "results.zarr", **FEW)
@@ -135,6 +136,7 @@ def test_settings_are_checked_before_anything_is_written(model, tmp_path):
 # --- the command ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_did(tmp_path, capsys, monkeypatch):
     import nnblip.datasets
 

@@ -60,6 +60,7 @@ def test_cells_of_several_sites_are_the_sum_of_their_sites(model, seen):
     assert abs(effect).max() > 0.01
 
 
+@pytest.mark.slow
 def test_the_schema_is_that_of_causal_trace_with_a_method(model, seen):
     image, question, _ = seen
     exact = nnblip.causal_trace(model, [(image, question)], nu=[1, 2], draws=2)

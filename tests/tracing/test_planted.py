@@ -102,6 +102,7 @@ def test_the_planted_states_come_first_and_nothing_else_matters(planted):
                 assert (found[~carriers] == 0).all() and np.abs(found[carriers]).max() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", ["denoising", "noising"])
 def test_the_planted_region_comes_first(planted, direction):
     for pair in shown(planted):
@@ -113,6 +114,7 @@ def test_the_planted_region_comes_first(planted, direction):
         assert share.drop_sel(token=R).values == pytest.approx(0, abs=1e-4), "AUROC 1"
 
 
+@pytest.mark.slow
 def test_cutting_the_planted_edges_cuts_the_answer_and_cutting_all_others_does_not(planted):
     cuts = {
         "planted": [nnblip.knock_out("image_to_question", A, REGION, T)],

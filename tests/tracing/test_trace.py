@@ -164,6 +164,7 @@ def test_where_one_token_alone_reads_the_image_only_that_token_is_relevant(alter
     assert shown > 0.05
 
 
+@pytest.mark.slow
 def test_examples_of_different_lengths_are_each_as_if_alone(model):
     pairs = [visible(model, kind=kind)[:2] for kind in TYPES]
     together = nnblip.causal_trace(model, pairs, draws=2)
@@ -183,6 +184,7 @@ def test_examples_of_different_lengths_are_each_as_if_alone(model):
     assert len(lengths) > 1
 
 
+@pytest.mark.slow
 def test_the_same_settings_give_the_same_bits_in_any_order(model):
     pairs = [visible(model, kind=kind)[:2] for kind in ("color", "location")]
     first = nnblip.causal_trace(model, pairs, nu=[1, 5], draws=2, seed=4)
