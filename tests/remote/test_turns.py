@@ -78,7 +78,7 @@ answer = ResponseModel(id="1", data=b"", status=Status.COMPLETED).model_dump_jso
 websocket.create_connection, client.check = Connection, lambda host: None
 client.Backend.send = lambda self, request, blob: None
 client.Backend.handle = lambda self, response: self.finalize(b"")
-client.upstream.RemoteBackend.finalize = load
+client.unpacked = load
 asked = concurrently(range(9), lambda key: Request(lambda: client.ask(far, "own_answers", []), list), 3)
 threading.Thread(target=next, args=(asked,), daemon=True).start()
 reads.wait()

@@ -18,3 +18,10 @@ def there(far):
 @pytest.fixture(scope="session")
 def local():
     return nnblip.BlipVQA()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def it_runs(server):
+    """At the start of each file, whatever the one before has done to it."""
+    if not server.runs:
+        server.start()
