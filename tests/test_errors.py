@@ -73,7 +73,7 @@ def test_what_a_server_says_while_it_works_is_text(there, monkeypatch):
     from nnsight.schema.response import ResponseModel, Status
 
     drawn = []
-    backend = Backend(there, host="http://127.0.0.1:1", quiet=False)
+    backend = Backend(there, host="http://127.0.0.1:1", by_hand=True)
     monkeypatch.setattr(backend.display, "update", drawn.append)
     backend.note(ResponseModel(id=NASTY, status=Status.LOG, description=NASTY))
     assert harmless(drawn[0].id + drawn[0].description) and "[/foo]" in drawn[0].description
