@@ -17,6 +17,20 @@ import nnblip
 collect_ignore = [] if "NNBLIP_SERVER_PYTHON" in os.environ else ["remote/server"]
 
 
+def pytest_addoption(parser):
+    parser.addoption("--cases", type=int, default=200, help="how many cases the fuzzers of tests/adversary try")
+    parser.addoption("--seed", type=int, default=0, help="which ones")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The figures of tests/adversary, a line each."""
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, value in getattr(report, "user_properties", ()):
+                if name == "figures":
+                    terminalreporter.write_line(value)
+
+
 @pytest.fixture(scope="session")
 def model():
     """The small model that ships with nnblip; tests must leave it as it is."""
