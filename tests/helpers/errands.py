@@ -35,6 +35,7 @@ class Server:
 
     def __call__(self, model, name, *args, timeout=0.0):
         with self.changed:
+            assert not self.closed, "too late: another test has the model now"
             number, self.asked, self.now = self.asked, self.asked + 1, self.now + 1
             self.most = max(self.most, self.now)
             self.threads.append(threading.current_thread())
