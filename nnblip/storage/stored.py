@@ -105,7 +105,7 @@ def require_codecs(root: Path) -> None:
         for name in _codecs(_json(path)):
             if name not in CODECS:
                 raise ResultError(
-                    f"{path.relative_to(root)} names the codec {name!r}, which nnblip does not write with and which may"
+                    f"{str(path)!r} names the codec {name!r}, which nnblip does not write with and which may"
                     f" run code: expected {', '.join(CODECS)}. Trace again, or ask whoever made it"
                 )
 

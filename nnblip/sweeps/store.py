@@ -163,7 +163,7 @@ class Store:
             self._metadata = stored.metadata(self.path)
             root = zarr.open_group(self.path, mode="r+", zarr_format=2, use_consolidated=False)
             # by name and not by looking: an array whose metadata are lost is not left out
-            self._every = {key: cast(zarr.Array[Any], root[key]) for key in self._metadata.arrays()}
+            self._every = {key: cast("zarr.Array[Any]", root[key]) for key in self._metadata.arrays()}
             self.growing = {key: array for key, array in self._every.items() if dims_of(array)[:1] == ("example",)}
             self.block = self.growing["status"].chunks[0]
         except OSError:
