@@ -12,7 +12,7 @@ from torch import Tensor
 from nnblip.blip.network import Blip
 from nnblip.passes import engine
 from nnblip.passes.engine import Forward
-from nnblip.passes.measure import Asked, Measured, Ready, stack
+from nnblip.passes.measure import Asked, Measured, Ready, check_room, stack
 from nnblip.passes.plan import make_plans
 from nnblip.passes.settings import Settings
 from nnblip.passes.states import States, skip_vision
@@ -47,6 +47,7 @@ def estimate(
         sample: how many random cells of each (ν, draw) are also traced exactly.
     """
     ready = Ready.of(model, asked, settings)
+    check_room(settings, len(ready.cells))
     cells, shape = ready.cells, (len(settings.nu), settings.draws)
     corrupted, restored = np.empty((3, *shape), np.float32), np.empty((3, *shape, len(cells)), np.float32)
     pairs = np.empty((*shape, 2, min(sample, len(cells))))
