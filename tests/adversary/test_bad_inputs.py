@@ -2,7 +2,7 @@
 
 The tables are in `inputs/`. A row is what is given, at the margin, and below it, indented, what is said: of a
 command the lines on stderr after "nnblip: " (a warning may come before the error), of the API the error's message.
-`{name}` stands for one of `TEXTS`; "…" for what others say: Python, Pillow, transformers.
+`{name}` stands for one of `TEXTS`; "…" for what others say: Python, Pillow, transformers, cyclopts.
 """
 
 from __future__ import annotations
