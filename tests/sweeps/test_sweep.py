@@ -144,7 +144,7 @@ def test_the_command_says_what_it_did(tmp_path, capsys, monkeypatch):
     out = tmp_path / "results.zarr"
     words = ["sweep", "cocoqa:there", "--images", "pictures", "--n", "6", "--draws", "2", "--nu", "1", "5"]
     assert main([*words, "--out", str(out)]) == 0
-    assert asked == {"spec": "cocoqa:there", "images": "pictures", "strict": False}
+    assert asked == {"spec": "cocoqa:there", "images": "pictures", "strict": False, "allow_outside": False}
     printed = capsys.readouterr().out
     assert "6 examples done, 0 failed, 1 rows of the data set left out" in printed and "row 7: no picture" in printed
     assert "This run: 6 examples, 24 passes" in printed and str(out) in printed
