@@ -223,3 +223,10 @@ class BlipVQA(Blip):
         from nnblip.remote.client import Backend
 
         return Backend(self, timeout)
+
+
+def as_model(given: object) -> BlipVQA:
+    """The model itself. Raises `ModelError` for what is none, such as the torch module or the name of one."""
+    if not isinstance(given, BlipVQA):
+        raise ModelError(f"the model is a {type(given).__name__}; expected what nnblip.BlipVQA(...) gives")
+    return given

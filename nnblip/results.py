@@ -210,6 +210,13 @@ def check(tree: xr.DataTree) -> xr.DataTree:
     return tree
 
 
+def require_name(path: object) -> None:
+    """Raise `ResultError` for what cannot be the name of a stored result."""
+    if not isinstance(path, str | Path) or "\0" in str(path) or Path(path).suffix != ".zarr":
+        given = str(path) if isinstance(path, str | Path) else path
+        raise ResultError(f"result {given!r:.200}: expected a name that ends in .zarr")
+
+
 def save(tree: xr.DataTree, path: str | Path, overwrite: bool = False) -> Path:
     """Store a result as one zarr folder; `xarray.open_datatree(path)` opens it.
 
@@ -217,9 +224,10 @@ def save(tree: xr.DataTree, path: str | Path, overwrite: bool = False) -> Path:
         ResultError: if something is there already and `overwrite` is not set, or the
             folder cannot be written.
     """
+    require_name(path)
+    if not isinstance(tree, xr.DataTree):
+        raise ResultError(f"expected a result of causal_trace, an xarray.DataTree, not {type(tree).__name__}.")
     path = Path(path)
-    if path.suffix != ".zarr":
-        raise ResultError(f"result {str(path)!r}: expected a name that ends in .zarr")
     try:
         if path.exists() and not overwrite:
             raise ResultError(f"{str(path)!r} exists already: choose another name, or say overwrite")
@@ -262,4 +270,5 @@ def open_result(path: str | Path) -> xr.DataTree:
     except NnblipError as error:
         raise ResultError(f"result {str(path)!r}: {error}") from error
     except STUMBLES as error:
-        raise ResultError(f"result {str(path)!r} cannot be opened: {error}") from error
+        said = " ".join(visible(error).split())
+        raise ResultError(f"result {str(path)!r} cannot be opened: {said}") from error

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from nnblip.errors import SiteError, one_of, whole
+from nnblip.errors import SiteError, one_of, told, whole
 
 #: The parts of BLIP, in the order in which it runs.
 COMPONENTS = ("image_encoder", "question_encoder", "answer_decoder")
@@ -378,7 +378,10 @@ def gather(given: CellsLike, extent: Extent) -> list[Cell]:
             f"cells {given!r}: expected a family such as nnblip.sites.windows(3), or a list of sets of sites"
         )
     for one in given:
-        cells += one(extent) if callable(one) else [as_cell(one)]
+        found = one(extent) if callable(one) else [as_cell(one)]
+        if not isinstance(found, Iterable):
+            raise SiteError(f"cells: the family {told(one)} gave {told(found)}, expected a list of sets of sites")
+        cells += found
     if not cells:
         raise SiteError("cells: expected at least one, such as nnblip.sites.windows(3) or a list of sets of sites")
     for cell in cells:

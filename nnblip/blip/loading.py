@@ -24,6 +24,8 @@ from nnblip.blip import upstream
 from nnblip.blip.task import Task
 from nnblip.errors import STUMBLES, ModelError, one_line, told
 
+#: How accelerate spreads a model over devices, by the names that it has for it.
+PLACINGS = ("auto", "balanced", "balanced_low_0", "sequential")
 #: In which a model can be: torch stores numbers in others too, such as float8, and computes in none of them.
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -114,8 +116,20 @@ def served_name(repo: str, revision: str | None) -> str:
 
 def check_device(device_map: Any) -> None:
     """Raise `ModelError` for a device that this machine does not have, by its name."""
+    if not isinstance(device_map, str | torch.device):  # a mapping from modules to devices, say
+        return
     kind, _, number = str(device_map).partition(":")
-    if not isinstance(device_map, str | torch.device) or kind not in ("cuda", "mps"):
+    if kind in PLACINGS:
+        return
+    try:
+        computes = torch.device(str(device_map)).type != "meta"
+    except RuntimeError:
+        computes = kind in ("cuda", "mps")  # told of below
+    if not computes:
+        raise ModelError(
+            f"device {told(str(device_map))}: expected {', '.join(map(repr, PLACINGS))}, 'cpu', 'cuda:0', ..."
+        )
+    if kind not in ("cuda", "mps"):
         return
     count = torch.cuda.device_count() if kind == "cuda" else int(torch.backends.mps.is_available())
     if not (number or "0").isdigit() or int(number or 0) >= count:

@@ -54,6 +54,8 @@ class Blip(upstream.HuggingFaceModel):
         for name in ("trust_remote_code", "use_safetensors"):
             if name in load:
                 raise ModelError(f"{name}={load[name]!r}: nnblip loads safetensors only and never runs remote code")
+        if not isinstance(repo, str | Path | torch.nn.Module):
+            raise ModelError(f"model {told(repo)}: expected a hub id, a folder or a torch module")
         source: Any = repo
         if isinstance(repo, torch.nn.Module):
             if given := {k: v for k, v in dict(device_map=device_map, revision=revision, **load).items() if v}:

@@ -17,6 +17,9 @@ from nnblip.passes.settings import IN_FLIGHT, Settings
 if TYPE_CHECKING:
     from nnblip.model import BlipVQA
 
+#: Seconds for which a job is waited for at most: a year.
+LONGEST_WAIT = 365 * 24 * 3600.0
+
 Many = Parameter(consume_multiple=True, negative_iterable="")
 Whole = Annotated[int, Parameter(converter=lambda _, tokens: _whole(tokens[0].value))]
 Flag = Annotated[bool, Parameter(negative="")]
@@ -66,6 +69,11 @@ class Asked:
     max_rows: Whole | None = Settings.max_rows
     "At most so many rows in one pass."
 
+    def settings(self, nu: tuple[float, ...], seed: int) -> Settings:
+        return Settings.of(
+            nu=nu, draws=self.draws, noise=self.noise, seed=seed, kinds=self.kinds, max_rows=self.max_rows
+        )
+
 
 MODEL, ASKED = Model(), Asked()
 
@@ -114,6 +122,9 @@ def trace(
 
     if (image is None) != (question is None):
         raise InputError("give both an image and a question, or neither for a bundled scene")
+    if answer is not None and question is None:
+        raise InputError(f"answer {told(answer)}: give the image and the question that it answers, too")
+    asked.settings(nu, seed)  # refused before a model is loaded and a folder looked at
     whole(regions, "regions", 0)
     # the image encoder has block states only: asked for other kinds alone, it has no map
     with_regions = regions > 0 and "block" in asked.kinds
@@ -211,9 +222,7 @@ def sweep(
     from nnblip.sweeps import processes
     from nnblip.sweeps.sweep import run_sweep
 
-    settings = Settings.of(
-        nu=nu, draws=asked.draws, noise=asked.noise, seed=seed, kinds=asked.kinds, max_rows=asked.max_rows
-    )
+    settings = asked.settings(nu, seed)
     examples = datasets.open_dataset(dataset, images=images, strict=strict, allow_outside=allow_outside)
     if type is not None:
         examples = examples.where(question_type=type)
@@ -295,6 +304,8 @@ def fetch(
     from nnblip import results
     from nnblip.tracing.jobs import Job
 
+    if not 0 <= timeout <= LONGEST_WAIT:
+        raise InputError(f"timeout {timeout:g}: expected a number of seconds from 0 to {LONGEST_WAIT:g}")
     results.save(Job.load(id).result(timeout), out, overwrite=overwrite)
     say(f"Wrote {out}")
 

@@ -50,6 +50,8 @@ class Download:
             raise InputError(f"base {told(self.base)}: expected an address that begins with https:// (or http://)")
         if isinstance(self.timeout, bool) or not isinstance(self.timeout, int | float) or not 0 < self.timeout < 1e6:
             raise InputError(f"timeout {told(self.timeout)}: expected a number of seconds above 0")
+        if not isinstance(self.checksums, str | Path | Mapping | None):
+            raise InputError(f"checksums {told(self.checksums)}: expected a mapping, or a CSV file")
         given = self.checksums
         rows = given if isinstance(given, Mapping) else _read_checksums(Path(given)) if given is not None else {}
         for name, digest in rows.items():

@@ -211,6 +211,8 @@ def _plain(question: str) -> str:
 
 
 def _pattern(template: str) -> re.Pattern[str]:
+    if not isinstance(template, str):
+        raise InputError(f"template {template!r:.100}: expected a question such as 'what is the color of the *'")
     words = [r"\S+(?: \S+)*" if word == "*" else re.escape(word) for word in _plain(template).split()]
     if not words:
         raise InputError(f"template {template!r}: expected a question such as 'what is the color of the *'")

@@ -13,7 +13,7 @@ from nnblip.blip.network import Blip
 from nnblip.blip.outcome import wide
 from nnblip.passes import engine
 from nnblip.passes.engine import Forward
-from nnblip.passes.measure import Asked, Measured, Ready, stack
+from nnblip.passes.measure import Asked, Measured, Ready, check_room, stack
 from nnblip.passes.plan import make_plans
 from nnblip.passes.settings import Settings
 from nnblip.passes.states import States, skip_vision
@@ -54,6 +54,7 @@ def estimate(
         sample: how many random cells of each (ν, draw) are also traced exactly.
     """
     ready = Ready.of(model, asked, settings)
+    check_room(settings, len(ready.cells))
     cells, shape = ready.cells, (len(settings.nu), settings.draws)
     clean = stack(ready.clean_outcome)[:, 0]
     corrupted, restored = np.empty((3, *shape), clean.dtype), np.empty((3, *shape, len(cells)), clean.dtype)

@@ -22,7 +22,7 @@ from nnblip.datasets import open_dataset
 from nnblip.edges import KnockOutLike
 from nnblip.errors import STUMBLES, NnblipError, RemoteError, ResultError, whole
 from nnblip.examples import Example, ExampleLike
-from nnblip.model import BlipVQA
+from nnblip.model import BlipVQA, as_model
 from nnblip.noise import NoiseLike
 from nnblip.passes.settings import IN_FLIGHT, Settings
 from nnblip.roles import RoleFunction
@@ -132,7 +132,7 @@ def sweep(
         direction=direction, freeze=freeze, noise_at=noise_at, regions=regions, knock_out=knock_out, roles=roles,
         rival=rival, max_rows=max_rows,
     )  # fmt: skip
-    return run_sweep(model.at(remote), dataset, out, settings, progress, retry_failed, in_flight, adopt).tree
+    return run_sweep(as_model(model).at(remote), dataset, out, settings, progress, retry_failed, in_flight, adopt).tree
 
 
 def run_sweep(
@@ -146,6 +146,7 @@ def run_sweep(
     adopt: bool = False,
 ) -> Report:
     """`sweep` with settings at hand and a report of what was done. Raises as `sweep` does."""
+    results.require_name(out)
     whole(in_flight, "in_flight", 1)
     began = time.perf_counter()
     if Path(out).suffix != ".zarr":

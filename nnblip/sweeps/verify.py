@@ -168,13 +168,20 @@ def require_numbers(tree: xr.DataTree) -> None:
                 raise ResultError(f"the model gives NaN ({variable} of /{name}): does its dtype overflow?")
 
 
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name longer than names can be
+        return False
+
+
 def check_stored(path: Path, say: Callable[[str], Any]) -> bool:
     """Say what is wrong with a stored result, or that all is well. Reads all of it and changes nothing.
 
     Raises:
         ResultError: if there is none.
     """
-    if not path.exists():
+    if not _is_there(path):
         raise ResultError(f"result {str(path)!r}: there is nothing there")
     found = False
     try:

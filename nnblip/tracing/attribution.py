@@ -21,7 +21,7 @@ from scipy.stats import spearmanr
 from nnblip import results
 from nnblip.errors import whole
 from nnblip.examples import Example, ExampleLike
-from nnblip.model import BlipVQA
+from nnblip.model import BlipVQA, as_model
 from nnblip.noise import NoiseLike, described
 from nnblip.passes.gradients import Estimated, estimate
 from nnblip.passes.measure import Asked
@@ -75,7 +75,7 @@ def attribution_trace(
         NnblipError: for a bad setting or example, with its number.
         RemoteError: for any fault of the server.
     """
-    model = model.at(remote)
+    model = as_model(model).at(remote)
     steps, sample = whole(steps, "steps", 1), whole(sample, "sample", 2)
     settings = Settings.of(
         nu=nu, draws=draws, noise=noise, seed=seed, kinds=kinds, components=components, cells=cells, regions=regions,

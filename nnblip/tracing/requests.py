@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 
 from tqdm.auto import tqdm
 
-from nnblip.errors import STUMBLES, NnblipError, NnblipWarning, RemoteError, SettingError
+from nnblip.errors import STUMBLES, NnblipError, NnblipWarning, RemoteError, SettingError, told
 from nnblip.examples import Example, ExampleLike
 from nnblip.model import BlipVQA
 from nnblip.passes.settings import IN_FLIGHT, Settings
@@ -170,8 +170,10 @@ def several(examples: Iterable[ExampleLike] | Example) -> list[Example]:
         given = list(examples)
     except TypeError:
         given = []
+    if not given and isinstance(name := getattr(examples, "name", None), str):
+        raise SettingError(f"data set {told(name, 200)}: it has no examples that can be used")
     if not given or isinstance(examples, str | dict):
-        raise SettingError(f"examples {examples!r:.100}: expected at least one (image, question)")
+        raise SettingError(f"examples {told(examples)}: expected at least one (image, question)")
     found = []
     for number, one in enumerate(given):
         try:
@@ -186,9 +188,9 @@ def _named(examples: list[Example]) -> list[Example]:
     other = {given: name for given, name in names.items() if given != name}
     if not other:
         return examples
-    told = ", ".join(f"{given!r:.60} -> {name!r}" for given, name in list(other.items())[:10])
+    said = ", ".join(f"{told(given, 60)} -> {name!r}" for given, name in list(other.items())[:10])
     warnings.warn(
-        f"fields of the data set that have other names in the result, where theirs cannot be: {told}"
+        f"fields of the data set that have other names in the result, where theirs cannot be: {said}"
         + (f" and {len(other) - 10} more" if len(other) > 10 else ""),
         NnblipWarning,
         stacklevel=4,

@@ -12,7 +12,7 @@ from nnblip import results
 from nnblip.edges import KnockOutLike
 from nnblip.errors import SettingError
 from nnblip.examples import Example, ExampleLike
-from nnblip.model import BlipVQA
+from nnblip.model import BlipVQA, as_model
 from nnblip.noise import NoiseLike
 from nnblip.passes.measure import Asked, measure
 from nnblip.passes.settings import Settings
@@ -105,7 +105,7 @@ def causal_trace(
         NnblipError: for a bad setting or example, with its number.
         RemoteError: for any fault of the server.
     """
-    model = model.at(remote)
+    model = as_model(model).at(remote)
     settings = Settings.of(
         nu=nu, draws=draws, noise=noise, seed=seed, kinds=kinds, components=components, cells=cells,
         direction=direction, freeze=freeze, noise_at=noise_at, regions=regions, knock_out=knock_out, roles=roles,
