@@ -23,8 +23,10 @@ def gamma(tree: xr.DataTree, *, kind: str = "block", threshold: float = effects.
     """Γ(ν), the mean relevance of a component's states, one line per component.
 
     Points are means over the examples, each a ratio of means over its draws; bars are 95 %
-    intervals over the examples, and there is none for a single one. Examples without a defined
-    relevance at some ν are left out there, and the labels then say how many remain.
+    intervals over the examples, or over the draws if there is a single example (see
+    `nnblip.effects.interval`); where there are too few for one, the title says so. Examples
+    without a defined relevance at some ν are left out there, and the labels then say how
+    many remain.
 
     Args:
         tree: a result of `causal_trace` or `sweep`, with one ν or several.
@@ -34,26 +36,23 @@ def gamma(tree: xr.DataTree, *, kind: str = "block", threshold: float = effects.
     Raises:
         NnblipError: as `nnblip.gamma`, and if no component has the kind.
     """
-    curves = effects.gamma(tree, threshold)
-    one_of(kind, curves["kind"].values.tolist(), "kind")
-    nodes = reading.restored(tree)
-    names = [str(name) for name in curves if kind in nodes[str(name)]["kind"].values]
-    tables = {name: _tables(curves[name].sel(kind=kind)) for name in names}
-    nus = np.atleast_1d(curves["nu"].values).astype(float)
-    order = np.argsort(nus)
-    nus = nus[order]
-
-    examples = next(iter(tables.values())).shape[1]
+    found = effects.interval(tree, "gamma", threshold=threshold)
+    over = str(found.attrs["over"])
+    every = {name: _of_one(node.to_dataset()) for name, node in found.children.items()}
+    one_of(kind, list(dict.fromkeys(k for node in every.values() for k in node["kind"].values.tolist())), "kind")
+    curves = {name: node.sel(kind=kind).sortby("nu") for name, node in every.items() if kind in node["kind"].values}
+    first = next(iter(curves.values()))
+    nus = first["nu"].values.astype(float)
+    examples = tree.sizes.get("example", 1)
     figure = Figure(figsize=(5.2, 3.4), layout="constrained")
     axes = figure.add_subplot()
-    for i, (name, table) in enumerate(tables.items()):
-        means, low, high = np.array([effects.mean_interval(table[at][:, None]) for at in order]).T
-        low, high = (np.where(examples > 1, bound, np.nan) for bound in (low, high))
+    for i, (name, curve) in enumerate(curves.items()):
+        means, low, high = (curve[bound].values for bound in ("value", "low", "high"))
         colour, marker = _LINES[i % len(_LINES)]
         axes.errorbar(
             nus,
             means,
-            yerr=np.array([means - low, high - means]),
+            yerr=np.maximum([means - low, high - means], 0),  # bounds are without the bias of few draws
             color=colour,
             marker=marker,
             markersize=4.5,
@@ -62,14 +61,18 @@ def gamma(tree: xr.DataTree, *, kind: str = "block", threshold: float = effects.
             capsize=2.5,
             label=visible(reading.spoken(name)),
         )
-    counts = _defined(tables)[order]
+    defined = [
+        np.where(curve["value"].notnull(), curve["units"] if over == "examples" else 1, 0) for curve in curves.values()
+    ]
+    counts = np.max(defined, axis=0)
     _nu_axis(axes, nus, counts, examples)
     axes.set_ylabel("Γ(ν), mean relevance", fontsize=TEXT)
     axes.tick_params(labelsize=SMALL, width=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    over = f"{examples} examples" if examples > 1 else "1 example"
-    over += ", 95 % intervals" if examples > 1 else ""
-    axes.set_title(f"{visible(kind)} restored, {over}", fontsize=TEXT, loc="left")
+    of = f"{examples} examples" if examples > 1 else "1 example"
+    reasons = {str(r) for curve in curves.values() for r in curve["reason"].values if str(r).startswith("too few")}
+    of += f", no interval: {reasons.pop()}" if reasons else f", 95 % intervals over {over}"
+    axes.set_title(f"{visible(kind)} restored, {of}", fontsize=TEXT, loc="left")
     if counts.any():
         axes.axhline(0, color="0.75", linewidth=0.8, zorder=0)
         axes.legend(frameon=False, fontsize=SMALL)
@@ -82,16 +85,10 @@ def gamma(tree: xr.DataTree, *, kind: str = "block", threshold: float = effects.
     return literal(figure)
 
 
-def _tables(curve: xr.DataArray) -> NDArray[Any]:
-    """Γ of one component as an array (nu, example), with length 1 for what was selected before."""
-    missing = [dim for dim in ("nu", "example") if dim not in curve.dims]
-    return curve.expand_dims(missing).transpose("nu", "example").values
-
-
-def _defined(tables: dict[str, NDArray[Any]]) -> NDArray[Any]:
-    """How many examples have a Γ at each ν, in the component that has most."""
-    counts = [np.isfinite(table).sum(axis=1) for table in tables.values()]
-    return np.asarray(np.max(counts, axis=0))
+def _of_one(node: xr.Dataset) -> xr.Dataset:
+    """Without `example` where there is one, and with ν though it was selected."""
+    node = node.isel(example=0) if "example" in node.dims else node
+    return node if "nu" in node.dims else node.expand_dims("nu")
 
 
 def _nu_axis(axes: Axes, nus: NDArray[Any], counts: NDArray[Any], examples: int) -> None:
