@@ -117,12 +117,9 @@ class Lock:
             ResultError: if another process has it; says which. Or if no file can be locked there.
         """
         file = _lock_file(path, rank)
-        self._lock = FileLock(file)
+        self._lock = FileLock(file, fallback_to_soft=False)  # its substitute outlasts a process that is killed
         try:
             self._lock.acquire(timeout=0)
-            if type(self._lock) is not FileLock:  # its substitute, which outlasts a process that is killed
-                self._lock.release()
-                raise OSError("the file system has no locks")
             file.write_text(f"process {os.getpid()} on {socket.gethostname()}")
         except Timeout as error:
             raise ResultError(
@@ -144,7 +141,7 @@ def held_by_others(path: Path, ranks: Callable[[int], bool]) -> dict[int, str]:
     for file in path.parent.glob(f".{glob.escape(path.name)}.lock-*"):
         match = re.fullmatch(r"\d+", file.name.rpartition("-")[2])
         if match and ranks(int(match[0])):
-            lock = FileLock(file)
+            lock = FileLock(file, fallback_to_soft=False)
             try:
                 lock.acquire(timeout=0)
                 lock.release()

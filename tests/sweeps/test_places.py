@@ -157,7 +157,6 @@ def test_a_finished_store_is_read_while_another_process_has_its_lock(model, smal
 
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
-@pytest.mark.filterwarnings("ignore:flock not supported")
 def test_a_disk_without_locks_is_refused_with_a_remedy(model, tmp_path, monkeypatch, code):
     def flock(*_):
         raise OSError(code, "no locks here")
