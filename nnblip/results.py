@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class Traced:
             in nodes of heads; for `/cells`, (3, nu, draw, cell).
         cells: the cells of `/cells`.
         depths: for each node, which layers it has; counted from 0 where none are named.
+        reliability: for the node of each map, (3, nu, kind): how far it would come out again, and the bounds of that.
         grid: rows and columns of the map of the image encoder, whose tokens after [CLS] are
             in reading order.
     """
@@ -57,14 +58,16 @@ class Traced:
     restored: Mapping[str, np.ndarray]
     cells: Sequence[Cell] = ()
     depths: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    reliability: Mapping[str, np.ndarray] = field(default_factory=dict)
     grid: tuple[int, int] | None = None
 
 
-def build(
-    traced: Sequence[Traced], nu: Sequence[float], draws: int, kinds: Sequence[str], attrs: Mapping[str, Any]
-) -> xr.DataTree:
-    """The tree of the design from the numbers of each example; short questions are padded with NaN."""
+def build(traced: Sequence[Traced], nu: Sequence[float], kinds: Sequence[str], attrs: Mapping[str, Any]) -> xr.DataTree:
+    """The tree of the design from the numbers of each example; short questions and fewer draws are padded with NaN."""
     ids = [one.id for one in traced]
+    counts = [one.corrupted.shape[-1] for one in traced]
+    draws = max(counts)
+    traced = [_with_draws(one, draws) for one in traced]
     labels = dict.fromkeys(name for one in traced for name in one.coords)
     root = xr.Dataset(
         coords={
@@ -72,6 +75,7 @@ def build(
             "nu": np.asarray(nu, float),
             "draw": np.arange(draws),
             **{name: ("example", [one.coords.get(name, "") for one in traced]) for name in labels},
+            **({"draws": ("example", counts)} if attrs.get("draws") == "auto" else {}),
         },
         attrs={"schema_version": SCHEMA_VERSION, **attrs},
     )
@@ -83,6 +87,20 @@ def build(
     for name in traced[0].restored:
         nodes[f"/{name}"] = _map(traced, name, kinds) if name != CELLS_NODE else _cells(traced)
     return xr.DataTree.from_dict(nodes)
+
+
+def _with_draws(one: Traced, draws: int) -> Traced:
+    """The same with NaN for the draws that others have and it has not."""
+    lacking = draws - one.corrupted.shape[-1]
+    if not lacking:
+        return one
+
+    def padded(numbers: np.ndarray) -> np.ndarray:
+        widths = [(0, lacking if axis == 2 else 0) for axis in range(numbers.ndim)]
+        return np.pad(numbers, widths, constant_values=np.nan)
+
+    restored = {name: padded(numbers) for name, numbers in one.restored.items()}
+    return replace(one, corrupted=padded(one.corrupted), restored=restored)
 
 
 def _map(traced: Sequence[Traced], name: str, kinds: Sequence[str]) -> xr.Dataset:
@@ -102,6 +120,10 @@ def _map(traced: Sequence[Traced], name: str, kinds: Sequence[str]) -> xr.Datase
             for label, given in (("token_text", [t.tokens for t in traced]), ("role", [t.roles for t in traced]))
         },
     }
+    if name in traced[0].reliability:
+        found = np.stack([one.reliability[name] for one in traced])
+        for place, label in enumerate(("reliability", "reliability_low", "reliability_high")):
+            coords[label] = ("example", "nu", "kind"), found[:, place]
     attrs = {"grid": list(traced[0].grid or ())} if component == "image_encoder" else {}
     return _dataset(numbers, dims).assign_coords(coords).assign_attrs(attrs)
 

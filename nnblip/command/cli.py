@@ -56,8 +56,8 @@ class Model:
 class Asked:
     """What is restored, under which noise."""
 
-    draws: int = Settings.draws
-    "How many samples of the noise."
+    draws: int | str = Settings.draws
+    "How many samples of the noise; auto for as many as reliable maps take (not in a sweep)."
     noise: str = Settings.noise.name
     "multiplicative, additive, uniform, scale, mean or shuffle."
     kinds: Annotated[tuple[str, ...], Many] = Settings.kinds

@@ -24,7 +24,8 @@ from nnblip.noise import Swap
 from nnblip.passes import engine
 from nnblip.passes.engine import Forward
 from nnblip.passes.plan import make_plans
-from nnblip.passes.settings import Settings
+from nnblip.passes.reliability import maps_of, split_half
+from nnblip.passes.settings import AUTO, BATCH, Settings
 from nnblip.passes.states import States
 from nnblip.sites import SUBLAYERS, Cell, Extent
 
@@ -154,9 +155,13 @@ def measure(model: Blip, settings: Settings, asked: Asked, tick: Callable[[], ob
     )  # fmt: skip
     frozen = frozenset(SUBLAYERS[name] for name in settings.freeze)
     clean = stack(ready.clean_outcome)[:, 0]
-    corrupted = np.empty((3, len(settings.nu), settings.draws), clean.dtype)
-    restored = np.empty((3, len(settings.nu), settings.draws, len(cells)), clean.dtype)
-    for draw in range(settings.draws):
+    most = settings.most_draws
+    corrupted = np.empty((3, len(settings.nu), most), clean.dtype)
+    restored = np.empty((3, len(settings.nu), most, len(cells)), clean.dtype)
+    for draw in range(most):
+        if settings.draws == AUTO and draw % BATCH == 0 and _reliable(ready, settings, restored[0, :, :draw]):
+            corrupted, restored = corrupted[:, :, :draw], restored[:, :, :draw]
+            break
         for level, nu in enumerate(settings.nu):
             base, donor = ready.noisy(model, settings, nu, draw), ready.clean
             if settings.direction == "noising":
@@ -172,6 +177,14 @@ def measure(model: Blip, settings: Settings, asked: Asked, tick: Callable[[], ob
                         restored[:, level, draw, cell] = rows[:, row]
             tick()
     return Measured(ready.answer_ids, ready.predicted, ready.rival, clean, corrupted, restored)
+
+
+def _reliable(ready: Ready, settings: Settings, restored: np.ndarray) -> bool:
+    """Whether each map, (nu, draw, cell), is as reliable as wished for; what has no reliability cannot get better."""
+    if not restored.shape[1]:
+        return False
+    found = [split_half(one[:, cells]) for _, _, cells in maps_of(ready.nodes) for one in restored if len(cells) > 2]
+    return all(value >= settings.reliability for value in found if not np.isnan(value))
 
 
 def stack(outcome: Outcome) -> np.ndarray:

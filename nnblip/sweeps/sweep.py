@@ -21,11 +21,11 @@ from tqdm.auto import tqdm
 from nnblip import results
 from nnblip.datasets import open_dataset
 from nnblip.edges import KnockOutLike
-from nnblip.errors import STUMBLES, NnblipError, NnblipWarning, RemoteError, ResultError, whole
+from nnblip.errors import STUMBLES, NnblipError, NnblipWarning, RemoteError, ResultError, SettingError, whole
 from nnblip.examples import Example, ExampleLike
 from nnblip.model import BlipVQA
 from nnblip.noise import NoiseLike
-from nnblip.passes.settings import IN_FLIGHT, Settings
+from nnblip.passes.settings import AUTO, IN_FLIGHT, Settings
 from nnblip.roles import RoleFunction
 from nnblip.sites import CellsLike
 from nnblip.sweeps.adopt import OWN_CODE
@@ -73,7 +73,7 @@ def sweep(
     dataset: str | Iterable[ExampleLike],
     out: str | Path = "results.zarr",
     nu: float | Sequence[float] = Settings.nu,
-    draws: int = Settings.draws,
+    draws: int | str = Settings.draws,
     noise: NoiseLike = Settings.noise,
     *,
     seed: int = Settings.seed,
@@ -110,8 +110,8 @@ def sweep(
             "palit:FILE.csv", ...), or whatever else `causal_trace` takes as examples; ids must differ.
             An example without one is called after its content, so its image is read once at the start.
         out: the store, a name that ends in .zarr. One that is there must be this sweep's own.
-        nu: see `causal_trace`, as for all arguments up to `max_rows`. Of `cells`, the node `/cells`
-            has all that occur; where answers are not given, sorted by the answer's length first.
+        nu: see `causal_trace`, as for all arguments up to `max_rows`; `draws` is a number. Of `cells`, the node
+            `/cells` has all that occur; where answers are not given, sorted by the answer's length first.
         progress: a bar on the terminal; by default where there is one.
         retry_failed: trace again what failed in an earlier call.
         remote: run on an NDIF server, which has to be said again when it goes on; by default if the model was made so.
@@ -150,6 +150,11 @@ def run_sweep(
 ) -> Report:
     """`sweep` with settings at hand and a report of what was done. Raises as `sweep` does."""
     whole(in_flight, "in_flight", 1)
+    if settings.draws == AUTO:
+        raise SettingError(
+            f"draws {AUTO!r}: the examples of a sweep have the same number of draws; trace a few with it, and take what"
+            " they need"
+        )
     began, path = time.perf_counter(), Path(out)
     if path.suffix != ".zarr":
         raise ResultError(f"result {str(path)!r}: expected a name that ends in .zarr")
@@ -342,7 +347,7 @@ def _work(
     tree = results.open_result(path)
     coords = [tree.coords[name].values.tolist() for name in ("example", "status", "error")]
     errors = {one: error for one, state, error in zip(*coords, strict=True) if state == FAILED}
-    passes = (ran - failed) * agenda.settings.draws * len(agenda.settings.nu)
+    passes = (ran - failed) * agenda.settings.most_draws * len(agenda.settings.nu)
     return Report(path, tree, status, ran, passes, (0.0, between), errors)
 
 

@@ -99,19 +99,23 @@ def _in_block(path: Path, growing: dict[str, zarr.Array[Any]], start: int, step:
     for key, numbers in rows.items():
         node, name = key.rpartition("/")[::2]
         if name in VARIABLES and node != "check":
-            lost = holes(node, numbers, rows.get(f"{node}/token_text")) & done
+            lost = holes(node, numbers, rows.get(f"{node}/token_text"), rows.get("draws")) & done
             if lost.any():
                 yield Damage(key, tuple(start + int(i) for i in np.flatnonzero(lost)), "numbers are missing", False)
 
 
-def holes(node: str, numbers: np.ndarray, texts: np.ndarray | None) -> np.ndarray:
+def holes(node: str, numbers: np.ndarray, texts: np.ndarray | None, draws: np.ndarray | None = None) -> np.ndarray:
     """Which examples lack a number that they should have, (example).
 
     Args:
         node: name of the node.
         numbers: (example, ...) of one variable.
         texts: (example, token), "" for padding, if the node has tokens.
+        draws: (example), how many each has; all of them if None.
     """
+    if draws is not None and numbers.ndim > 2:
+        there = np.arange(numbers.shape[2]) < np.asarray(draws)[:, None]
+        numbers = np.where(there.reshape(len(numbers), 1, -1, *[1] * (numbers.ndim - 3)), numbers, 0)
     nan = np.isnan(numbers).reshape(len(numbers), -1)
     if node in DIMS:
         return nan.any(1)
