@@ -9,7 +9,7 @@ import itertools
 import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ EXAMPLE_COORDS = ("question", "answer", "predicted", "rival", "question_type", "
 #: What a result has itself, so that no field of a data set can be called so: labels, variables, dimensions, nodes, and
 #: the file that makes a folder a store of zarr's version 3.
 OWN_NAMES = {
-    *EXAMPLE_COORDS, "status", "error", "token_text", "role", *VARIABLES, *HEADS_DIMS, *CELLS_DIMS, "site",
+    *EXAMPLE_COORDS, "draws", "status", "error", "token_text", "role", *VARIABLES, *HEADS_DIMS, *CELLS_DIMS, "site",
     *DIMS, "check", CELLS_NODE, *COMPONENTS, *(component + HEADS_NODE for component in COMPONENTS), "zarr.json",
 }  # fmt: skip
 #: Letters of the longest name of a field: file systems take 255 bytes, and a letter may have 4.
@@ -81,6 +81,7 @@ class Traced:
             in nodes of heads; for `/cells`, (3, nu, draw, cell).
         cells: the cells of `/cells`.
         depths: for each node, which layers it has; counted from 0 where none are named.
+        reliability: for the node of each map, (3, nu, kind): how far it would come out again, and the bounds of that.
         grid: rows and columns of the map of the image encoder, whose tokens after [CLS] are
             in reading order.
     """
@@ -94,14 +95,16 @@ class Traced:
     restored: Mapping[str, np.ndarray]
     cells: Sequence[Cell] = ()
     depths: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    reliability: Mapping[str, np.ndarray] = field(default_factory=dict)
     grid: tuple[int, int] | None = None
 
 
-def build(
-    traced: Sequence[Traced], nu: Sequence[float], draws: int, kinds: Sequence[str], attrs: Mapping[str, Any]
-) -> xr.DataTree:
-    """The tree of the design from the numbers of each example; short questions are padded with NaN."""
+def build(traced: Sequence[Traced], nu: Sequence[float], kinds: Sequence[str], attrs: Mapping[str, Any]) -> xr.DataTree:
+    """The tree of the design from the numbers of each example; short questions and fewer draws are padded with NaN."""
     ids = [one.id for one in traced]
+    counts = [one.corrupted.shape[-1] for one in traced]
+    draws = max(counts)
+    traced = [_with_draws(one, draws) for one in traced]
     labels = dict.fromkeys(name for one in traced for name in one.coords)
     root = xr.Dataset(
         coords={
@@ -109,6 +112,7 @@ def build(
             "nu": np.asarray(nu, float),
             "draw": np.arange(draws),
             **{name: ("example", [one.coords.get(name, "") for one in traced]) for name in labels},
+            **({"draws": ("example", counts)} if attrs.get("draws") == "auto" else {}),
         },
         attrs={"schema_version": SCHEMA_VERSION, **attrs},
     )
@@ -120,6 +124,20 @@ def build(
     for name in traced[0].restored:
         nodes[f"/{name}"] = _map(traced, name, kinds) if name != CELLS_NODE else _cells(traced)
     return xr.DataTree.from_dict(nodes)
+
+
+def _with_draws(one: Traced, draws: int) -> Traced:
+    """The same with NaN for the draws that others have and it has not."""
+    lacking = draws - one.corrupted.shape[-1]
+    if not lacking:
+        return one
+
+    def padded(numbers: np.ndarray) -> np.ndarray:
+        widths = [(0, lacking if axis == 2 else 0) for axis in range(numbers.ndim)]
+        return np.pad(numbers, widths, constant_values=np.nan)
+
+    restored = {name: padded(numbers) for name, numbers in one.restored.items()}
+    return replace(one, corrupted=padded(one.corrupted), restored=restored)
 
 
 def _map(traced: Sequence[Traced], name: str, kinds: Sequence[str]) -> xr.Dataset:
@@ -139,6 +157,10 @@ def _map(traced: Sequence[Traced], name: str, kinds: Sequence[str]) -> xr.Datase
             for label, given in (("token_text", [t.tokens for t in traced]), ("role", [t.roles for t in traced]))
         },
     }
+    if name in traced[0].reliability:
+        found = np.stack([one.reliability[name] for one in traced])
+        for place, label in enumerate(("reliability", "reliability_low", "reliability_high")):
+            coords[label] = ("example", "nu", "kind"), found[:, place]
     attrs = {"grid": list(traced[0].grid or ())} if component == "image_encoder" else {}
     return _dataset(numbers, dims).assign_coords(coords).assign_attrs(attrs)
 

@@ -65,7 +65,7 @@ def traced():
 
 @pytest.fixture
 def tree(traced):
-    return build(traced, NU, DRAWS, KINDS, dict(ATTRS))
+    return build(traced, NU, KINDS, dict(ATTRS))
 
 
 # --- building -----------------------------------------------------------------------------
@@ -145,7 +145,7 @@ def test_only_the_traced_components_get_a_node(traced):
         )
         for t in traced
     ]
-    assert set(build(only, NU, DRAWS, KINDS, {}).children) == {"clean", "corrupted", "answer_decoder"}
+    assert set(build(only, NU, KINDS, {}).children) == {"clean", "corrupted", "answer_decoder"}
 
 
 # --- storing and opening ------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 
 from nnblip.errors import InputError, NnblipError, NnblipWarning, one_line, told, visible, whole
-from nnblip.passes.settings import IN_FLIGHT, Settings
+from nnblip.passes.settings import AUTO, IN_FLIGHT, Settings
 
 if TYPE_CHECKING:
     from nnblip.model import BlipVQA
@@ -22,6 +22,9 @@ LONGEST_WAIT = 365 * 24 * 3600.0
 
 Many = Parameter(consume_multiple=True, negative_iterable="")
 Whole = Annotated[int, Parameter(converter=lambda _, tokens: _whole(tokens[0].value))]
+Draws = Annotated[
+    int | str, Parameter(converter=lambda _, tokens: AUTO if tokens[0].value == AUTO else _whole(tokens[0].value))
+]
 Flag = Annotated[bool, Parameter(negative="")]
 
 app = App(
@@ -60,8 +63,8 @@ class Model:
 class Asked:
     """What is restored, under which noise."""
 
-    draws: Whole = Settings.draws
-    "How many samples of the noise."
+    draws: Draws = Settings.draws
+    "How many samples of the noise; auto for as many as reliable maps take (not in a sweep)."
     noise: str = Settings.noise.name
     "multiplicative, additive, uniform, scale, mean or shuffle."
     kinds: Annotated[tuple[str, ...], Many] = Settings.kinds

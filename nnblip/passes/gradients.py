@@ -55,12 +55,12 @@ def estimate(
     """
     ready = Ready.of(model, asked, settings)
     check_room(settings, len(ready.cells))
-    cells, shape = ready.cells, (len(settings.nu), settings.draws)
+    cells, shape = ready.cells, (len(settings.nu), settings.most_draws)
     clean = stack(ready.clean_outcome)[:, 0]
     corrupted, restored = np.empty((3, *shape), clean.dtype), np.empty((3, *shape, len(cells)), clean.dtype)
     summed, (places, weights) = np.empty((3, *shape)), quadrature(steps)
     pairs = np.empty((*shape, 2, min(sample, len(cells))))
-    for draw in range(settings.draws):
+    for draw in range(settings.most_draws):
         for level, nu in enumerate(settings.nu):
             noisy = ready.noisy(model, settings, nu, draw)
             states, logits = engine.run_alone(model, noisy)

@@ -25,7 +25,8 @@ from nnblip.noise import Swap
 from nnblip.passes import engine
 from nnblip.passes.engine import Forward
 from nnblip.passes.plan import make_plans
-from nnblip.passes.settings import Settings
+from nnblip.passes.reliability import maps_of, split_half
+from nnblip.passes.settings import AUTO, BATCH, Settings
 from nnblip.passes.states import States
 from nnblip.sites import SUBLAYERS, Cell, Extent
 
@@ -161,9 +162,13 @@ def measure(model: Blip, settings: Settings, asked: Asked, tick: Callable[[], ob
     )  # fmt: skip
     frozen = frozenset(SUBLAYERS[name] for name in settings.freeze)
     clean = stack(ready.clean_outcome)[:, 0]
-    corrupted = np.empty((3, len(settings.nu), settings.draws), clean.dtype)
-    restored = np.empty((3, len(settings.nu), settings.draws, len(cells)), clean.dtype)
-    for draw in range(settings.draws):
+    most = settings.most_draws
+    corrupted = np.empty((3, len(settings.nu), most), clean.dtype)
+    restored = np.empty((3, len(settings.nu), most, len(cells)), clean.dtype)
+    for draw in range(most):
+        if settings.draws == AUTO and draw % BATCH == 0 and _reliable(ready, settings, restored[0, :, :draw]):
+            corrupted, restored = corrupted[:, :, :draw], restored[:, :, :draw]
+            break
         for level, nu in enumerate(settings.nu):
             base, donor = ready.noisy(model, settings, nu, draw), ready.clean
             if settings.direction == "noising":
@@ -183,13 +188,21 @@ def measure(model: Blip, settings: Settings, asked: Asked, tick: Callable[[], ob
 
 def check_room(settings: Settings, cells: int) -> None:
     """Before anything is allocated: raise `SettingError` if the numbers of so many cells are too many."""
-    passes = len(settings.nu) * settings.draws
-    size = 4 * 3 * passes * (1 + cells)
+    draws = settings.most_draws
+    size = 4 * 3 * len(settings.nu) * draws * (1 + cells)
     if size > MOST_BYTES:
         raise SettingError(
-            f"{len(settings.nu)} noise factors, {settings.draws} draws and {cells} cells are {size / 2**30:.1f} GiB of"
+            f"{len(settings.nu)} noise factors, {draws} draws and {cells} cells are {size / 2**30:.1f} GiB of"
             f" numbers for one example, at most {MOST_BYTES / 2**30:.0f} GiB are taken: ask for fewer draws or cells"
         )
+
+
+def _reliable(ready: Ready, settings: Settings, restored: np.ndarray) -> bool:
+    """Whether each map, (nu, draw, cell), is as reliable as wished for; what has no reliability cannot get better."""
+    if not restored.shape[1]:
+        return False
+    found = [split_half(one[:, cells]) for _, _, cells in maps_of(ready.nodes) for one in restored if len(cells) > 2]
+    return all(value >= settings.reliability for value in found if not np.isnan(value))
 
 
 def stack(outcome: Outcome) -> np.ndarray:

@@ -38,6 +38,8 @@ DIRECTIONS = ("denoising", "noising")
 #: The most draws and noise factors. Each takes a pass, of milliseconds at least, so that what lies beyond would be days
 #: of one example; and a mean over so many draws is more exact than float32.
 MOST_DRAWS, MOST_FACTORS = 100_000, 1000
+#: With as many draws as the wished reliability takes: so many at a time, and never more than so many.
+AUTO, BATCH, MOST_AUTO = "auto", 10, 100
 
 #: So many requests are in flight at a time. A server works on one of them, while the others are on their way.
 #: Measured with a server on the same machine: 4 are 1.4 to 1.6 times as fast as 1, and 8 no faster than 4.
@@ -56,7 +58,8 @@ class Settings:
     """
 
     nu: tuple[float, ...] = (5.0,)
-    draws: int = 10
+    draws: int | str = 10
+    reliability: float = 0.9
     noise: Noise = Multiplicative()
     seed: int = 0
     kinds: tuple[str, ...] = ("block",)
@@ -82,7 +85,8 @@ class Settings:
         several = self.kinds or self.cells is None  # no kind at all is right beside cells
         one_form = {
             "nu": _ladder(self.nu),
-            "draws": whole(self.draws, "draws", 1, most=MOST_DRAWS),
+            "draws": _draws(self.draws),
+            "reliability": _share(self.reliability),
             "noise": get_noise(self.noise),
             "seed": whole(self.seed, "seed", 0),
             "kinds": _names(self.kinds, KINDS, "kind") if several else (),
@@ -118,6 +122,11 @@ class Settings:
                 " 0 by construction; expected noise_at='pixels', or nu=0.5, which mixes each with another"
             )
 
+    @property
+    def most_draws(self) -> int:
+        """How many draws an example has, or at most has."""
+        return MOST_AUTO if isinstance(self.draws, str) else self.draws
+
     def sent(self) -> Settings:
         """What a server is told: all but what only labels the numbers, such as a function of the user's."""
         return replace(self, roles=Rules())
@@ -140,6 +149,21 @@ class Settings:
             if site.component == "image_encoder" and "crossattention" in self.freeze:
                 raise SiteError(f"{site}: with crossattention frozen nothing of the image reaches the question")
         return {name: cells for name, cells in nodes.items() if cells}
+
+
+def _draws(draws: object) -> int | str:
+    if isinstance(draws, str) and draws == AUTO:
+        return AUTO
+    if isinstance(draws, str):
+        raise SettingError(f"draws {told(draws)}: expected a whole number of at least 1 or {AUTO!r}")
+    return whole(draws, "draws", 1, most=MOST_DRAWS)
+
+
+def _share(reliability: object) -> float:
+    fits = isinstance(reliability, (int, float, np.number)) and not isinstance(reliability, bool)
+    if not fits or not 0 < float(reliability) < 1:  # type: ignore[arg-type]
+        raise SettingError(f"reliability {reliability!r}: expected a number between 0 and 1, such as 0.9")
+    return float(reliability)  # type: ignore[arg-type]
 
 
 def _rival(given: object) -> str | int | None:

@@ -63,7 +63,8 @@ class Agenda:
         lengths = [_lengths(model, example) for example in examples]
         cells = _every_cell(model, settings, lengths) if settings.cells is not None else []
         widths = dict(zip(TEXT_COMPONENTS, map(max, zip(*((q, max(a)) for q, a in lengths), strict=True)), strict=True))
-        said = {f.name: _plain(getattr(settings, f.name)) for f in fields(settings)}
+        # the reliability is wished for by traces whose number of draws is not fixed
+        said = {f.name: _plain(getattr(settings, f.name)) for f in fields(settings) if f.name != "reliability"}
         said["cells"] = digest(str(describe(cell)["cell"]) for cell in cells) if cells else ""
         asked = (
             json.dumps([_said_id(one, e), e.answer, {**example_coords(e), "image": ""}])  # folders may move
@@ -118,7 +119,7 @@ class Agenda:
         fixed = {
             "example": np.array(self.ids, object),
             "nu": np.asarray(self.settings.nu, float),
-            "draw": np.arange(self.settings.draws),
+            "draw": np.arange(self.settings.most_draws),
         }
         for name, node in tree.children.items():
             component = name.removesuffix(HEADS_NODE)

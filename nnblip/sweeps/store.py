@@ -200,13 +200,17 @@ class Store:
         self._reshape(lambda key, shape, chunks: shape[:1] + chunks[1:] if key in self.growing else chunks)
 
     def row(self, tree: xr.DataTree) -> dict[str, Any]:
-        """What `write` takes, from the tree of one example. Raises `ResultError` for what the store has no room for."""
+        """What `write` takes, from the tree of one example. Raises `ResultError` for what the store has no room for.
+
+        Reliabilities are left out of a store that was begun before there were any.
+        """
         values: dict[str, Any] = {"status": DONE, "error": ""}
         for node in tree.subtree:
             name = node.path.strip("/")
             for label, variable in node.to_dataset(inherit=False).variables.items():
                 if variable.dims[:1] == ("example",):
                     values[_join(name, str(label))] = self._placed(node, name, variable)
+        values = {key: v for key, v in values.items() if key in self.growing or "/reliability" not in key}
         for key, value in values.items():
             if key not in self.growing:
                 raise ResultError(f"the store has no variable /{key}")

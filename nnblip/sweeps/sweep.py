@@ -20,11 +20,11 @@ from tqdm.auto import tqdm
 from nnblip import results
 from nnblip.datasets import open_dataset
 from nnblip.edges import KnockOutLike
-from nnblip.errors import STUMBLES, NnblipError, RemoteError, ResultError, whole
+from nnblip.errors import STUMBLES, NnblipError, RemoteError, ResultError, SettingError, whole
 from nnblip.examples import Example, ExampleLike
 from nnblip.model import BlipVQA, as_model
 from nnblip.noise import NoiseLike
-from nnblip.passes.settings import IN_FLIGHT, Settings
+from nnblip.passes.settings import AUTO, IN_FLIGHT, Settings
 from nnblip.roles import RoleFunction
 from nnblip.sites import CellsLike
 from nnblip.sweeps.agenda import Agenda
@@ -70,7 +70,7 @@ def sweep(
     dataset: str | Iterable[ExampleLike] | Example,
     out: str | Path = "results.zarr",
     nu: float | Sequence[float] = Settings.nu,
-    draws: int = Settings.draws,
+    draws: int | str = Settings.draws,
     noise: NoiseLike = Settings.noise,
     *,
     seed: int = Settings.seed,
@@ -107,8 +107,8 @@ def sweep(
             "palit:FILE.csv", ...), or whatever else `causal_trace` takes as examples; ids must differ.
             An example without one is called after its content, so its image is read once at the start.
         out: the store, a name that ends in .zarr. One that is there must be this sweep's own.
-        nu: see `causal_trace`, as for all arguments up to `max_rows`. Of `cells`, the node `/cells`
-            has all that occur; where answers are not given, sorted by the answer's length first.
+        nu: see `causal_trace`, as for all arguments up to `max_rows`; `draws` is a number. Of `cells`, the node
+            `/cells` has all that occur; where answers are not given, sorted by the answer's length first.
         progress: a bar on the terminal; by default where there is one.
         retry_failed: trace again what failed in an earlier call.
         remote: run on an NDIF server, which has to be said again when it goes on; by default if the model was made so.
@@ -149,6 +149,11 @@ def run_sweep(
     results.require_name(out)
     whole(in_flight, "in_flight", 1)
     began = time.perf_counter()
+    if settings.draws == AUTO:
+        raise SettingError(
+            f"draws {AUTO!r}: the examples of a sweep have the same number of draws; trace a few with it, and take what"
+            " they need"
+        )
     if Path(out).suffix != ".zarr":
         raise ResultError(f"result {str(out)!r}: expected a name that ends in .zarr")
     if isinstance(dataset, str):
@@ -243,7 +248,7 @@ def _work(
         store.finish()
     report = _report(path)
     report.ran, report.seconds = now[DONE] + now[FAILED], (0.0, between)
-    report.passes = now[DONE] * agenda.settings.draws * len(agenda.settings.nu)
+    report.passes = now[DONE] * agenda.settings.most_draws * len(agenda.settings.nu)
     return report
 
 

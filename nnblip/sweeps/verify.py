@@ -135,19 +135,23 @@ def _in_block(
         node, name = key.rpartition("/")[::2]
         texts = f"{node}/token_text"
         if name in VARIABLES and node != "check" and (texts in rows or texts not in growing):
-            lost = holes(node, numbers, rows.get(texts)) & done
+            lost = holes(node, numbers, rows.get(texts), rows.get("draws")) & done
             if lost.any():
                 yield Damage(key, tuple(start + int(i) for i in np.flatnonzero(lost)), "numbers are missing")
 
 
-def holes(node: str, numbers: np.ndarray, texts: np.ndarray | None) -> np.ndarray:
+def holes(node: str, numbers: np.ndarray, texts: np.ndarray | None, draws: np.ndarray | None = None) -> np.ndarray:
     """Which examples lack a number that they should have, (example).
 
     Args:
         node: name of the node.
         numbers: (example, ...) of one variable.
         texts: (example, token), "" for padding, if the node has tokens.
+        draws: (example), how many each has; all of them if None.
     """
+    if draws is not None and numbers.ndim > 2:
+        there = np.arange(numbers.shape[2]) < np.asarray(draws)[:, None]
+        numbers = np.where(there.reshape(len(numbers), 1, -1, *[1] * (numbers.ndim - 3)), numbers, 0)
     nan = np.isnan(numbers).reshape(len(numbers), -1)
     if node in DIMS:
         return nan.any(1)
@@ -163,8 +167,9 @@ def require_numbers(tree: xr.DataTree) -> None:
     for name, child in tree.children.items():
         node = child.to_dataset()
         texts = node["token_text"].values if "token_text" in node.coords else None
+        draws = tree.coords["draws"].values if "draws" in tree.coords else None
         for variable in VARIABLES:
-            if variable in node and holes(name, node[variable].values, texts).any():
+            if variable in node and holes(name, node[variable].values, texts, draws).any():
                 raise ResultError(f"the model gives NaN ({variable} of /{name}): does its dtype overflow?")
 
 

@@ -19,13 +19,13 @@ import xarray as xr
 from scipy.stats import spearmanr
 
 from nnblip import results
-from nnblip.errors import whole
+from nnblip.errors import SettingError, whole
 from nnblip.examples import Example, ExampleLike
 from nnblip.model import BlipVQA, as_model
 from nnblip.noise import NoiseLike, described
 from nnblip.passes.gradients import Estimated, estimate
 from nnblip.passes.measure import Asked
-from nnblip.passes.settings import Settings
+from nnblip.passes.settings import AUTO, Settings
 from nnblip.remote import errand
 from nnblip.sites import CellsLike
 from nnblip.tracing import provenance
@@ -37,7 +37,7 @@ def attribution_trace(
     model: BlipVQA,
     examples: Iterable[ExampleLike] | Example,
     nu: float | Sequence[float] = Settings.nu,
-    draws: int = Settings.draws,
+    draws: int | str = Settings.draws,
     noise: NoiseLike = Settings.noise,
     *,
     steps: int = 1,
@@ -81,6 +81,8 @@ def attribution_trace(
         nu=nu, draws=draws, noise=noise, seed=seed, kinds=kinds, components=components, cells=cells, regions=regions,
         rival=rival, max_rows=None,
     )  # fmt: skip
+    if settings.draws == AUTO:
+        raise SettingError(f"draws {AUTO!r}: estimates are to search with; expected how many, a whole number")
     begin = partial(_request, model, settings, steps, sample, timeout)
     found = each(examples, settings, begin, progress, model.remote)
     traced, correlations, summed = zip(*found, strict=True)

@@ -16,6 +16,7 @@ from nnblip.examples import Example, ImageLike
 from nnblip.model import BlipVQA
 from nnblip.noise import described
 from nnblip.passes.measure import Measured
+from nnblip.passes.reliability import Reliability, maps_of, reliability
 from nnblip.passes.settings import Settings
 from nnblip.roles import answer_roles
 from nnblip.sites import CELLS_NODE, HEADS_NODE, Cell, Extent, grid_of
@@ -38,7 +39,7 @@ def result_of(
             )
         seen.add(one.id)
     attrs = attributes(model, settings) if attrs is None else attrs
-    return results.build(traced, settings.nu, settings.draws, settings.kinds, attrs)
+    return results.build(traced, settings.nu, settings.kinds, attrs)
 
 
 def attributes(model: BlipVQA, settings: Settings) -> dict[str, Any]:
@@ -80,9 +81,18 @@ def labelled(model: BlipVQA, example: Example, settings: Settings, encoded: Enco
         corrupted=found.corrupted,
         restored=_by_node(found.restored, nodes, extent),
         cells=nodes.get(CELLS_NODE, []),
+        reliability=_reliabilities(found.restored[0], nodes),
         grid=grid_of(settings.regions or extent.side),
         depths={name: extent.depths(name.removesuffix(HEADS_NODE)) for name in nodes},
     )
+
+
+def _reliabilities(restored: np.ndarray, nodes: Mapping[str, Sequence[Cell]]) -> dict[str, np.ndarray]:
+    """Of each map, from (nu, draw, cell): (3, nu, kind), reliability and its bounds."""
+    found: dict[str, list[list[Reliability]]] = {}
+    for name, _, cells in maps_of(nodes):
+        found.setdefault(name, []).append([reliability(one[:, cells]) for one in restored])
+    return {name: np.array(kinds).transpose(2, 1, 0) for name, kinds in found.items() if name != CELLS_NODE}
 
 
 def _by_node(restored: np.ndarray, nodes: Mapping[str, Sequence[Cell]], extent: Extent) -> dict[str, np.ndarray]:

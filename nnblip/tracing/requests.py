@@ -142,7 +142,7 @@ def each(
 
     Here they are traced one after the other; on a server (`far`) a few requests are in flight.
     """
-    given, passes = several(examples), settings.draws * len(settings.nu)
+    given, passes = several(examples), settings.most_draws * len(settings.nu)
     found: dict[int, Result] = {}
     with tqdm(total=len(given) * passes, unit="pass", disable=None if progress is None else not progress) as bar:
         for number, result in (concurrently if far else one_by_one)(

@@ -27,9 +27,10 @@ def causal_trace(
     model: BlipVQA,
     examples: Iterable[ExampleLike] | Example,
     nu: float | Sequence[float] = Settings.nu,
-    draws: int = Settings.draws,
+    draws: int | str = Settings.draws,
     noise: NoiseLike = Settings.noise,
     *,
+    reliability: float = Settings.reliability,
     seed: int = Settings.seed,
     kinds: Sequence[str] | None = None,
     components: Sequence[str] = Settings.components,
@@ -59,8 +60,11 @@ def causal_trace(
             `nnblip.Example`s, or a single `nnblip.Example`. An answer that is given is traced
             instead of the model's own.
         nu: noise factor or factors, each at least 0.
-        draws: how many samples of the noise, the same for every ν and every cell.
+        draws: how many samples of the noise, the same for every ν and every cell. With "auto" each example has as
+            many, ten at a time and at most 100, as every map of it needs to be as reliable as wished for.
         noise: name or object, see `nnblip.noise`.
+        reliability: with draws="auto", the split-half reliability (Spearman-Brown) that is wished for: how far the
+            map of the mean over draws would come out again with as many others.
         seed: seed of the noise; the same seed and settings give the same numbers bit for bit.
         kinds: which states of a layer, see `nnblip.sites.KINDS`; by default `block`, or none if
             `cells` are given.
@@ -98,8 +102,10 @@ def causal_trace(
         The result tree (docs/results.md): nodes `/clean`, `/corrupted`, one for each
         component with dims (example, nu, draw, kind, layer, token), one for its heads if
         their kinds are asked for, `/cells` if cells are; variables `probability`,
-        `log_probability`, `logit_difference`, float32. The attribute `direction` says what
-        the numbers of restored nodes mean. If not `blocking`, a `nnblip.Job`.
+        `log_probability`, `logit_difference`, float32. Every map has its split-half reliability, by probability, as
+        coordinates `reliability`, `reliability_low` and `reliability_high` on (example, nu, kind); NaN below 4
+        draws. With draws="auto", `draws` on `example` says how many there are; the rest is NaN. The attribute
+        `direction` says what the numbers of restored nodes mean. If not `blocking`, a `nnblip.Job`.
 
     Raises:
         NnblipError: for a bad setting or example, with its number.
@@ -107,9 +113,9 @@ def causal_trace(
     """
     model = as_model(model).at(remote)
     settings = Settings.of(
-        nu=nu, draws=draws, noise=noise, seed=seed, kinds=kinds, components=components, cells=cells,
-        direction=direction, freeze=freeze, noise_at=noise_at, regions=regions, knock_out=knock_out, roles=roles,
-        rival=rival, max_rows=max_rows,
+        nu=nu, draws=draws, noise=noise, reliability=reliability, seed=seed, kinds=kinds, components=components,
+        cells=cells, direction=direction, freeze=freeze, noise_at=noise_at, regions=regions, knock_out=knock_out,
+        roles=roles, rival=rival, max_rows=max_rows,
     )  # fmt: skip
     if not blocking:
         from nnblip.tracing.jobs import Job

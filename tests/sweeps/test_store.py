@@ -38,7 +38,7 @@ def traced(number, tokens=None):
 
 
 def tree_of(*numbers):
-    return build([traced(number) for number in numbers], NU, DRAWS, ["block"], {})
+    return build([traced(number) for number in numbers], NU, ["block"], {})
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_what_has_no_room_is_refused_and_nothing_is_written(path):
     store, more = Store(path), tree_of(0)
     more.coords["surprise"] = ("example", ["boo"])
     with pytest.raises(ResultError, match=r"/question_encoder/\w+ of the store has room for .*, and got"):
-        store.row(build([traced(0, tokens=9)], NU, DRAWS, ["block"], {}))
+        store.row(build([traced(0, tokens=9)], NU, ["block"], {}))
     with pytest.raises(ResultError, match="no variable /surprise"):
         store.row(more)
     assert store.status() == [PENDING] * 10
