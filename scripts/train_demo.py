@@ -166,7 +166,7 @@ def use_masked_attention() -> None:
         out = attend(heads(query), heads(self.key(states)), heads(self.value(states)), mask)
         return out.view(hidden_states.shape), None
 
-    BlipTextSelfAttention.forward = text  # type: ignore[method-assign, assignment]
+    BlipTextSelfAttention.forward = text  # type: ignore[method-assign, assignment, unused-ignore]
 
 
 # --- data --------------------------------------------------------------------------
