@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformers.models.blip.modeling_blip_text import BlipTextModel
 
 from nnblip.blip.masks import dead_of, with_cut
 from nnblip.blip.outcome import require_numbers
@@ -20,6 +22,9 @@ from nnblip.errors import NnblipWarning
 
 #: As many tokens as transformers' `generate` gives by default.
 MAX_ANSWER_TOKENS = 20
+
+#: What transformers calls the keys and values that are kept from token to token: "cache" since 5.24.
+CACHE = "cache" if "cache" in inspect.signature(BlipTextModel.forward).parameters else "past_key_values"
 
 
 class Ending(NamedTuple):
@@ -58,10 +63,10 @@ def decode(
         out = module.text_decoder(
             input_ids=torch.tensor([fed], device=question_states.device),
             encoder_hidden_states=question_states,
-            past_key_values=cache,
+            **{CACHE: cache},
             use_cache=True,
         )
-        cache = out.past_key_values
+        cache = getattr(out, CACHE)
         return out.logits[0, -1]
 
     with _without(module.text_decoder.bert.encoder.layer, cuts or {}):
@@ -163,5 +168,5 @@ def _silence(
 
 def _fed(attention: Any, args: tuple[Any, ...], kwargs: dict[str, Any], before: bool) -> tuple[int, int]:
     """Position of the first token that is fed, and how many are; `before` its own keys are in the cache."""
-    known, count = kwargs["past_key_values"].get_seq_length(attention.layer_idx), args[0].shape[1]
+    known, count = kwargs[CACHE].get_seq_length(attention.layer_idx), args[0].shape[1]
     return (known if before else known - count), count

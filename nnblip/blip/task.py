@@ -121,7 +121,7 @@ class QuestionAnswering:
 
     def ending(self, model: Any, handed_over: Any) -> decoding.Ending:
         output = model.text_decoder.output
-        return decoding.Ending(output.logits.detach(), handed_over.detach(), output.past_key_values)
+        return decoding.Ending(output.logits.detach(), handed_over.detach(), getattr(output, decoding.CACHE))
 
     def longest_answer(self, config: Any) -> int:
         return decoding.longest_answer(config)

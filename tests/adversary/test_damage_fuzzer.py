@@ -126,7 +126,7 @@ def swap(rng, file, others):
 
 
 def swap_any(rng, file, others):
-    swap(rng, file, [one for one in others if one.parent != file.parent])
+    swap(rng, file, [one for one in others if one.parent != file.parent] or others)
 
 
 def copy_over(rng, file, others):
