@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -335,13 +336,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; bad input is one line on stderr and exit code 2."""
     warnings.showwarning = _one_line_warning  # type: ignore[assignment]
     try:
-        return app(arguments, exit_on_error=False, print_error=False) or 0
+        code = app(arguments, exit_on_error=False, print_error=False) or 0
+        sys.stdout.flush()
+        return code
     except (NnblipError, CycloptsError) as error:
         print(f"nnblip: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print(f"nnblip: {one_line(stop) or 'stopped'}", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # what reads the output, such as head, has enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to be said at exit
+        return 0
 
 
 def say(text: object) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import xarray as xr
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -12,41 +14,47 @@ from rich.text import Text
 from nnblip import effects
 from nnblip.effects.reading import spoken
 from nnblip.errors import visible
+from nnblip.sites import HEADS_NODE
 
 if TYPE_CHECKING:
-    import xarray as xr
-
     from nnblip.sweeps.sweep import Report
 
 
 def trace(tree: xr.DataTree, image: str, shown: float) -> None:
-    """The answer, what each ν does to it, and the strongest sites at ν = `shown`."""
+    """Three sentences on what the noise takes and what gives it back at ν = `shown`; all ν; the strongest states."""
     console = _console()
     clean = float(tree["clean"].probability[0])
     question, answer = (visible(tree[name].item()) for name in ("question", "answer"))
-    console.print(Text.assemble((question, "bold"), f"  ({visible(image)})"), soft_wrap=True)
-    console.print(Text.assemble("Answer: ", (answer, "bold"), f", probability {clean:.4f} clean\n"))
+    totals = _intervals(tree, "total_effect")["corrupted"].to_dataset().isel(example=0)
+    sites, cells = effects.strongest(tree, 10, nu=shown), _intervals(tree.sel(nu=shown), "indirect_effect")
+    found = [_bounds(_at(cells, site)) for site in sites]
+    at = totals.sel(nu=shown)
+    console.print(Text.assemble((question, "bold"), f"  ({visible(image)})\n"), soft_wrap=True)
+    console.print(Text.assemble("The answer is ", (answer, "bold"), f", with probability {clean:.4f}."))
+    console.print(f"Noise of ν = {shown:g} takes {_bounds(at, '')} from it.", soft_wrap=True)
+    if sites:
+        console.print(
+            f"Restoring {_spoken(sites[0])} alone gives {_bounds(_at(cells, sites[0]), '')} back.", soft_wrap=True
+        )
+    draws = _counted(tree.sizes["draw"], "draw")
+    console.print(f"\nMeans of {draws} of the noise{_in_brackets(totals, 'draws')}.\n", soft_wrap=True)
 
-    gamma = effects.gamma(tree).mean("example").isel(kind=0)
-    names = [str(name) for name in gamma if str(name) != "image_encoder" and gamma[name].notnull().any()]
-    means = [f"Γ {spoken(name)}" for name in names]
-    ladder = Table("ν", "corrupted", "total effect", "best restored", *means, box=None)
+    ladder = Table("ν", "clean", "corrupted", "total effect", box=None)
     for nu in tree.nu.values:
         corrupted = float(tree["corrupted"].probability.sel(nu=nu).mean())
-        best = effects.strongest(tree, 1, nu=nu)[0]
-        shares = [f"{float(gamma[name].sel(nu=nu)):.3f}" for name in names]
-        ladder.add_row(f"{nu:g}", f"{corrupted:.4f}", f"{clean - corrupted:+.4f}", f"{best.probability:.4f}", *shares)
+        ladder.add_row(f"{nu:g}", f"{clean:.4f}", f"{corrupted:.4f}", _bounds(totals.sel(nu=nu)))
     console.print(ladder)
 
-    sites = effects.strongest(tree, 10, nu=shown)
     where = ["layer", *["head"] * any(site.head is not None for site in sites), "token"]
     strongest = Table("component", "kind", *where, "restored", "indirect effect", "relevance", box=None)
-    for site in sites:
+    for site, bounds in zip(sites, found, strict=True):
         token = f"{site.token} {site.token_text}"
-        numbers = [f"{site.probability:.4f}", f"{site.indirect_effect:+.4f}", f"{site.relevance:.3f}"]
+        numbers = [f"{site.probability:.4f}", bounds, f"{site.relevance:.3f}"]
         head = ["" if site.head is None else str(site.head)] * (len(where) > 2)
         strongest.add_row(site.component, site.kind, str(site.layer), *head, token, *numbers)
-    console.print(f"\nStrongest sites at ν = {shown:g}, mean of {tree.sizes['draw']} draws")
+    given = sum(int(node["structural"].sum()) for node in effects.structural(tree).children.values())
+    left_out = f" (not counting {_counted(given, 'cell')} that would restore by construction)" * (given > 0)
+    console.print(f"\nStrongest states at ν = {shown:g}{left_out}")
     console.print(strongest)
 
 
@@ -61,16 +69,50 @@ def sweep(report: Report) -> None:
         if len(several) > 5:
             console.print(f"  and {len(several) - 5} more")
     console.print(f"This run: {report.ran} examples, {report.passes} passes, {report.seconds[0]:.1f} s\n")
-    effect = effects.total_effect(report.tree)["corrupted"].probability.mean("draw")
-    types = report.tree.coords["question_type"].astype(object)
-    table = Table("question type", "examples", *(f"total effect, ν = {nu:g}" for nu in effect.nu.values), box=None)
-    for kind in dict.fromkeys(types.values.tolist()):
-        of_kind = effect.isel(example=(types == kind).values)
-        means = [f"{float(of_kind.sel(nu=nu).mean()):+.4f}" for nu in effect.nu.values]
-        table.add_row(kind or "-", str(of_kind.sizes["example"]), *means)
+    found = _intervals(report.tree, "total_effect", by="question_type")["corrupted"].to_dataset()
+    table = Table("question type", "examples", *(f"total effect, ν = {nu:g}" for nu in found.nu.values), box=None)
+    for kind in found.question_type.values:
+        here = found.sel(question_type=kind)
+        means = [_bounds(here.sel(nu=nu)) for nu in found.nu.values]
+        table.add_row(str(kind) or "-", str(int(here.units.max())), *means)
+    console.print(f"Means over examples{_in_brackets(found, 'examples')}.")
     console.print(table)
     wrote = "Wrote" if report.ran else "Nothing was left to do in"
     console.print(f"\n{wrote} {report.out}", soft_wrap=True)
+
+
+def _intervals(tree: xr.DataTree, value: str, **settings: Any) -> xr.DataTree:
+    found = effects.interval(tree, value, **settings)
+    assert not isinstance(found, xr.Dataset)  # which it is of an array
+    return found
+
+
+def _bounds(at: xr.Dataset, sign: str = "+") -> str:
+    """A mean and its interval, of one of the numbers of `effects.interval`."""
+    value, low, high = (float(at[name]) for name in ("value", "low", "high"))
+    return f"{value:{sign}.4f}" + ("" if np.isnan(low) else f" [{low:{sign}.4f}, {high:{sign}.4f}]")
+
+
+def _in_brackets(found: xr.Dataset, units: str) -> str:
+    """What the brackets are, and why some numbers have none."""
+    reasons = sorted({str(reason) for reason in found.reason.values.ravel()} - {""})
+    why = f"; no interval where there are {', or '.join(reasons)}" if reasons else ""
+    return f", in brackets 95 % intervals over {units}{why}"
+
+
+def _at(cells: xr.DataTree, site: effects.SiteEffect) -> xr.Dataset:
+    node = site.component if site.head is None else site.component + HEADS_NODE
+    label = {"kind": site.kind, "layer": site.layer, "token": site.token}
+    return cells[node].to_dataset().isel(example=0).sel(label if site.head is None else label | {"head": site.head})
+
+
+def _spoken(site: effects.SiteEffect) -> str:
+    head = "" if site.head is None else f" head {site.head}"
+    return f"{spoken(site.component)} layer {site.layer} {site.kind}{head} at token {site.token} {site.token_text}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 class _Plain(Console):

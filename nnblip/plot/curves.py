@@ -71,7 +71,7 @@ def gamma(tree: xr.DataTree, *, kind: str = "block", threshold: float = effects.
     axes.spines[["top", "right"]].set_visible(False)
     of = f"{examples} examples" if examples > 1 else "1 example"
     reasons = {str(r) for curve in curves.values() for r in curve["reason"].values if str(r).startswith("too few")}
-    of += f", no interval: {reasons.pop()}" if reasons else f", 95 % intervals over {over}"
+    of += f"\nno interval: {reasons.pop()}" if reasons else f"\n95 % intervals over {over}"
     axes.set_title(f"{visible(kind)} restored, {of}", fontsize=TEXT, loc="left")
     if counts.any():
         axes.axhline(0, color="0.75", linewidth=0.8, zorder=0)

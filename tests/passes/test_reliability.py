@@ -149,7 +149,7 @@ def test_a_result_with_different_numbers_of_draws_is_stored_checked_and_averaged
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"draws": "many"}, "draws 'many' or 'auto': expected a whole number of at least 1"),
+        ({"draws": "many"}, "draws 'many': expected a whole number of at least 1 or 'auto'"),
         ({"draws": "auto", "reliability": 1}, "reliability 1: expected a number between 0 and 1"),
         ({"reliability": "0.9"}, "reliability '0.9': expected a number between 0 and 1"),
     ],

@@ -66,7 +66,7 @@ def test_gamma_of_one_example_and_of_a_selected_nu():
     tree = random_tree(layers=2)
     assert "1 example" in texts(render(plot.gamma(tree.sel(example=["example-1"]))))
     assert "1 example" in texts(render(plot.gamma(tree.sel(example="example-1", nu=5.0))))
-    assert "3 examples, " in texts(render(plot.gamma(tree)))
+    assert "3 examples\n" in texts(render(plot.gamma(tree)))
 
 
 def test_gamma_leaves_out_components_without_the_kind():

@@ -1,0 +1,51 @@
+"""What the command's tables say, held against the arrays."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from helpers.trees import random_tree
+
+from nnblip import effects
+from nnblip.command import printing
+
+NUMBER = r"[+-]?\d\.\d{4}"
+
+
+@pytest.fixture
+def tree():
+    return random_tree(examples=1, draws=12, kinds=("block", "crossattention"), layers=3)
+
+
+def test_sentences_come_first_and_means_have_their_intervals(tree, capsys):
+    printing.trace(tree, "scene.png", 5.0)
+    printed = capsys.readouterr().out
+    total = (tree["clean"].probability - tree["corrupted"].probability).isel(example=0).sel(nu=5.0)
+    found = effects.interval(tree, "total_effect")["corrupted"].isel(example=0).sel(nu=5.0)
+    low, high = float(found["low"]), float(found["high"])
+    assert low < float(total.mean()) < high
+    sentences = printed.split("\n\n")[1].splitlines()
+    assert len(sentences) == 3 and f"{float(tree['clean'].probability[0]):.4f}" in sentences[0]
+    assert f"{float(total.mean()):.4f} [{low:.4f}, {high:.4f}]" in sentences[1]
+    assert "Means of 12 draws of the noise, in brackets 95 % intervals over draws." in printed
+    assert printed.index(sentences[2]) < printed.index("Strongest states")
+
+
+def test_cells_that_restore_by_construction_are_counted_and_not_listed(tree, capsys):
+    printing.trace(tree, "scene.png", 5.0)
+    rows = capsys.readouterr().out.partition("Strongest states")[2]
+    # crossattention of a token is its block, and the decoder's last layer is the answer
+    assert "not counting 43 cells that would restore by construction" in rows  # 3 x (13 + 1) and one
+    assert " crossattention " not in rows and not re.search(r"answer_decoder +block +2 ", rows)
+    given = tree["question_encoder"].probability.isel(example=0).sel(nu=5.0, kind="block").mean("draw")
+    best = given.where(given == given.max(), drop=True)
+    layer, token = int(best.layer[0]), int(best.token[0])
+    assert re.search(rf"question_encoder +block +{layer} +{token} .* {float(given.max()):.4f} ", rows)
+
+
+def test_too_few_draws_have_no_interval_and_a_reason(capsys):
+    printing.trace(random_tree(examples=1, draws=2, layers=2), "scene.png", 5.0)
+    printed = capsys.readouterr().out
+    assert "no interval where there are too few draws: at least 10" in printed
+    assert not re.search(rf"\[{NUMBER}, {NUMBER}\]", printed)
