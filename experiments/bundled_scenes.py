@@ -14,30 +14,37 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
 import xarray as xr
+from common import bounds, interval, intervals_are, table
 
 import nnblip
+from nnblip import effects
 
 
 def summary(result: xr.DataTree, nu: float) -> str:
-    """A Markdown table, one row for each type of question."""
-    total = nnblip.total_effect(result)["corrupted"].probability.sel(nu=nu).mean("draw")
-    indirect = nnblip.indirect_effect(result)
-    lines = [
-        f"Means over scenes and {result.sizes['draw']} draws at ν = {nu:g}; the best token of each layer.",
-        "",
-        "| question | scenes | total effect | question encoder: best layer | answer decoder: best layer |",
-        "|---|---|---|---|---|",
-    ]
-    for kind in sorted(set(result.question_type.values)):
-        chosen = result.question_type == kind
-        cells = [kind, str(int(chosen.sum())), f"{float(total[chosen].mean()):.3f}"]
+    """A Markdown table, a row for all and for each type of question."""
+    total = nnblip.total_effect(result)["corrupted"].probability.sel(nu=nu)
+    indirect, given = nnblip.indirect_effect(result), effects.structural(result)
+    lines = [["questions", "scenes", "total effect", "question encoder: best layer", "answer decoder: best layer"]]
+    types = sorted(set(result.question_type.values))
+    for kind in ["all", *types]:
+        chosen = np.flatnonzero((result.question_type == kind) | (kind == "all"))
+        cells = [kind, str(len(chosen)), interval(bounds(total.isel(example=chosen)))]
         for component in ("question_encoder", "answer_decoder"):
-            effect = indirect[component].probability.sel(nu=nu, kind="block").mean("draw")
-            by_layer = effect[chosen].max("token").mean("example")
-            cells.append(f"{int(by_layer.idxmax('layer'))} ({float(by_layer.max()):+.3f})")
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+            effect = indirect[component].probability.where(~given[component].structural).sel(nu=nu, kind="block")
+            by_layer = effect.mean("draw").isel(example=chosen).max("token")
+            best = int(by_layer.mean("example").idxmax("layer"))
+            cells.append(f"{best}: {interval(bounds(by_layer.sel(layer=best)))}")
+        lines.append(cells)
+    return f"""{result.sizes["example"]} scenes, {result.attrs["model"]}, ν = {nu:g}, {result.sizes["draw"]} draws. \
+Means over scenes of means over draws, with {intervals_are(len(result.example))}.
+
+{table(*lines)}
+
+The best layer is that whose best token of each scene gives most back: the best of many, so rather too large. Cells \
+that restore by construction, such as the answer decoder's last layer, are left out.
+"""
 
 
 def main() -> None:

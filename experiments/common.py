@@ -10,12 +10,15 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import nnblip
+from nnblip import effects
 from nnblip.datasets import Dataset, correct, open_dataset
 from nnblip.datasets.records import lot
+from nnblip.effects.intervals import MIN_DRAWS, MIN_EXAMPLES
 
 #: Okabe and Ito's colours and a marker each, for lines that must be told apart.
 STYLES = [("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"),
@@ -156,12 +159,29 @@ def passed_over(chosen: list[Questions], sets: dict[str, Dataset]) -> str:
 # ---- texts and figures -----------------------------------------------------------------------
 
 
+def bounds(values: xr.DataArray, support: tuple[float, float] | None = None) -> np.ndarray:
+    """Mean over the examples and its 95 % interval, or over the draws where there is one example: (..., 3).
+
+    Args:
+        values: with the dimension example; draws are averaged first.
+        support: the range of the values, [-1, 1] if it is not given and they lie in it.
+    """
+    found = effects.interval(values, support=support)
+    found = found.isel(example=0) if "example" in found.dims else found
+    return np.stack([np.asarray(found[name]) for name in ("value", "low", "high")], -1)
+
+
 def interval(bounds: np.ndarray | tuple[float, float, float], sign: str = "+") -> str:
     mean, low, high = bounds
     if np.isnan(mean):
         return ""
-    known = "" if np.isnan(low) else f" [{low:{sign}z.3f}, {high:{sign}z.3f}]"
-    return f"{mean:{sign}z.3f}{known}"
+    return f"{mean:{sign}z.3f} " + ("(too few)" if np.isnan(low) else f"[{low:{sign}z.3f}, {high:{sign}z.3f}]")
+
+
+def intervals_are(examples: int) -> str:
+    """Of what the intervals of a summary are, and what stands in their place."""
+    over, least = ("the draws of the one example", MIN_DRAWS) if examples == 1 else ("examples", MIN_EXAMPLES)
+    return f"95 % intervals over {over}; too few: fewer than {least}, or a few of them decide"
 
 
 def table(*rows: list[str]) -> str:

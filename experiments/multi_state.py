@@ -30,11 +30,11 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-from common import interval, legend, table, tidy
+from common import bounds, interval, intervals_are, legend, table, tidy
 from matplotlib.figure import Figure
 
 import nnblip
-from nnblip.effects import THRESHOLD, interaction, mean_interval
+from nnblip.effects import THRESHOLD, interaction
 from nnblip.results import save
 from nnblip.sites import TEXT_COMPONENTS, Site, pairs, windows
 
@@ -58,7 +58,7 @@ def window_curves(result: xr.DataTree) -> xr.DataArray:
     for where, kind, width in product(ENDS, KINDS, range(1, layers + 1)):
         here = within[where] & (effect.kind == kind) & (effect.width == width)
         if here.any():
-            curves.loc[where, kind, width] = np.array(mean_interval(effect[..., here.values].mean("cell").values))
+            curves.loc[where, kind, width] = bounds(effect[..., here.values].mean("cell"))
     return curves
 
 
@@ -205,8 +205,8 @@ def summary(result: xr.DataTree, curves: xr.DataArray, pair: xr.Dataset, sets: x
     strong = [["states", "each alone", "interaction"]]
     for name in mean.pair.values[np.argsort(-np.abs(mean.interaction.values))[:8]]:
         alone = ", ".join(f"{effect:+z.3f}" for effect in mean.effect.sel(cell=name.split(" and ")).values)
-        extra = pair.interaction.sel(pair=name).transpose("example", "draw").values
-        strong.append([name, alone, interval(mean_interval(extra))])
+        extra = pair.interaction.sel(pair=name)
+        strong.append([name, alone, interval(bounds(extra, (-2.0, 2.0)))])
 
     half = (sets.end >= 0.5).sum("example")
     found = [["question: answer", "states", "share", "fresh draws", "all before the last layer, fresh draws"]]
@@ -217,8 +217,8 @@ def summary(result: xr.DataTree, curves: xr.DataArray, pair: xr.Dataset, sets: x
         found.append([f"{one.question.item()}: {one.answer.item()}", path, *(f"{share:+z.2f}" for share in shares)])
 
     return f"""{result.sizes["example"]} examples, {result.sizes["draw"]} draws, ν = {result.nu.item():g}, \
-{result.attrs["model"]}. Effects are on P(answer): means over examples with 95 % intervals. The total effect is \
-{interval(mean_interval(total.values))}.
+{result.attrs["model"]}. Effects are on P(answer): means over examples with \
+{intervals_are(result.sizes["example"])}. The total effect is {interval(bounds(total))}.
 
 ## Windows of the question encoder
 

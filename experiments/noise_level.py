@@ -32,9 +32,11 @@ import numpy as np
 import xarray as xr
 from common import (
     STYLES,
+    bounds,
     by_type,
     examples_of,
     interval,
+    intervals_are,
     legend,
     load,
     opened,
@@ -47,7 +49,7 @@ from common import (
 from matplotlib.figure import Figure
 
 import nnblip
-from nnblip.effects import THRESHOLD, mean_interval
+from nnblip.effects import THRESHOLD
 from nnblip.noise import NOISES, get_noise
 from nnblip.results import save
 from nnblip.sites import TEXT_COMPONENTS
@@ -57,6 +59,7 @@ AGREE = 0.9
 ALL = "all questions"
 AGREEMENT = {name: f"agreement, {name.replace('_', ' ')}" for name in TEXT_COMPONENTS}
 GAMMA = {name: f"Γ {name.replace('_', ' ')}" for name in TEXT_COMPONENTS}
+SHARE, EVERYWHERE = (0.0, 1.0), (-np.inf, np.inf)
 MEASURES = ["total effect", "overtaken", "open", *GAMMA.values(), *AGREEMENT.values()]
 
 # ---- numbers ---------------------------------------------------------------------------------
@@ -101,11 +104,9 @@ def levels_of(tree: xr.DataTree, groups: list[str], threshold: float) -> xr.Data
         median.loc[group] = here["share lost"].median("example")
         defined.loc[group] = here[GAMMA["question_encoder"]].notnull().sum("example")
         for name in MEASURES:
-            for nu in labels["nu"] if name in here else ():
-                values = here[name].sel(nu=nu)
-                values = values if "draw" in values.dims else values.expand_dims(draw=1)
-                rows = mean_interval(values.transpose("example", "draw").values)
-                levels[name].loc[group, nu] = np.array(rows)
+            if name in here:  # Γ is a share, of which nothing bounds the range
+                support = {**dict.fromkeys(GAMMA.values(), EVERYWHERE), "overtaken": SHARE, "open": SHARE}.get(name)
+                levels[name].loc[group] = bounds(here[name].astype(float), support)
     return levels.assign({"median share lost": median, "examples with Γ": defined})
 
 
@@ -175,11 +176,12 @@ def row_of(at: xr.Dataset) -> list[str]:
 def summary(levels: dict[str, xr.Dataset], trees: dict[str, xr.DataTree], told: str, threshold: float) -> str:
     first = next(iter(trees.values()))
     failed = {noise: int((tree.status == "failed").sum()) for noise, tree in trees.items()}
+    untraced = ", ".join(f"{count} ({noise})" for noise, count in failed.items())
     head = ["total effect", "median share lost", "answer begins otherwise", *GAMMA.values(), "n"]
     for title in AGREEMENT.values():
         head += [title, "draws needed"]
     text = f"""{first.sizes["example"]} examples, {first.attrs["model"]}. Means over examples of means over draws, \
-with 95 % intervals over examples. Could not be traced: {", ".join(f"{n} ({name})" for name, n in failed.items())}.
+with {intervals_are(first.sizes["example"])}. Could not be traced: {untraced}.
 
 {told}
 

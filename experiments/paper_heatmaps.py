@@ -25,11 +25,23 @@ from itertools import product
 
 import numpy as np
 import xarray as xr
-from common import Questions, examples_of, first_correct, interval, load, opened, parser, passed_over, remembered, table
+from common import (
+    Questions,
+    bounds,
+    examples_of,
+    first_correct,
+    interval,
+    intervals_are,
+    load,
+    opened,
+    parser,
+    passed_over,
+    remembered,
+    table,
+)
 
 import nnblip
 from nnblip.datasets import Dataset
-from nnblip.effects import mean_interval
 from nnblip.results import save
 from nnblip.sites import TEXT_COMPONENTS
 
@@ -66,9 +78,8 @@ def label_of(texts: list[str]) -> str:
 def summary_of(name: str, tree: xr.DataTree, every: xr.DataTree, means: xr.DataTree) -> str:
     """The numbers of one data set: the runs, and of each component the best state of every layer."""
 
-    def mean(values: xr.DataArray, sign: str = "+") -> str:
-        table = values.expand_dims([dim for dim in ("draw",) if dim not in values.dims])
-        return interval(mean_interval(table.transpose("example", "draw").values), sign)
+    def mean(values: xr.DataArray, sign: str = "+", support: tuple[float, float] | None = None) -> str:
+        return interval(bounds(values, support), sign)
 
     total, corrupted = nnblip.total_effect(tree)["corrupted"].probability, tree["corrupted"].probability
     gamma, effect = nnblip.gamma(tree).sel(kind="block"), nnblip.indirect_effect(tree)
@@ -83,7 +94,9 @@ def summary_of(name: str, tree: xr.DataTree, every: xr.DataTree, means: xr.DataT
             best = int(at.mean(("example", "draw")).argmax("token"))
             layers.setdefault(int(layer), []).append(f"{best} {texts[best]}: {mean(at.isel(token=best))}")
     rows += [[str(layer), *cells] for layer, cells in layers.items()]
-    gammas = "; ".join(f"{one.replace('_', ' ')} {mean(gamma[one].isel(nu=0))}" for one in TEXT_COMPONENTS)
+    gammas = "; ".join(
+        f"{one.replace('_', ' ')} {mean(gamma[one].isel(nu=0), support=(-np.inf, np.inf))}" for one in TEXT_COMPONENTS
+    )
     failed = every.sizes["example"] - tree.sizes["example"]
     longer = (every["answer_decoder"].token_text != "").sum("token") > tree["answer_decoder"].sizes["token"]
     return f"""## {name}
@@ -91,8 +104,9 @@ def summary_of(name: str, tree: xr.DataTree, every: xr.DataTree, means: xr.DataT
 {tree.sizes["example"]} examples, {failed} could not be traced; {len(set(tree.answer.values))} different answers. \
 {int(longer.sum())} answers have more tokens than the shortest; these are in the dataset, not in the maps.
 
-P(answer): clean {mean(tree["clean"].probability, "")}, corrupted {mean(corrupted.isel(nu=0), "")}, total effect \
-{mean(total.isel(nu=0))}. Γ, the mean relevance of the map: {gammas}.
+P(answer): clean {mean(tree["clean"].probability, "", (0, 1))}, corrupted \
+{mean(corrupted.isel(nu=0), "", (0, 1))}, total effect {mean(total.isel(nu=0))}. \
+Γ, the mean relevance of the map: {gammas}.
 
 Indirect effect of the best state of each layer (position, token, mean; the best of several, so rather too large):
 
@@ -132,7 +146,7 @@ def run(args: argparse.Namespace) -> None:
             figure.savefig(args.out / f"{name}_{component}_{value}.png", dpi=200)
         parts.append(summary_of(name, tree, every, means))
     settings = f"{args.noise}, ν = {args.nu:g}, {args.draws} draws, {next(iter(trees.values())).attrs['model']}"
-    intro = f"""{settings}. Means over examples of means over draws, with 95 % intervals over examples. Data sets \
+    intro = f"""{settings}. Means over examples of means over draws, with {intervals_are(args.n)}. Data sets \
 were gone through in order until {args.n} color questions of seven words were answered correctly, or to the end."""
     text = "\n\n".join([intro, passed_over(chosen, sets), *parts])
     (args.out / "summary.md").write_text(text + "\n")

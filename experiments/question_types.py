@@ -9,9 +9,9 @@ Runs offline in a minute on the small model (with the ν that noise_level.py rec
 command goes on. Writes the dataset (`result.zarr`), the maps and differences (`maps.zarr`), figures and `summary.md`.
 
 Questions of different types have different words, so tokens are aligned by their role (`nnblip.roles`): the effect
-of a role is the mean over the tokens that have it. Numbers are indirect effects on P(answer), means over examples of
-means over draws. The examples of two types are independent, so the interval of a difference is Welch's, and each
-map's differences hold together with 95 % (Bonferroni over its cells).
+of a role is the mean over the tokens that have it. Cells that restore by construction are left out. Numbers are
+indirect effects on P(answer), means over examples of means over draws. The examples of two types are independent, so
+the interval of a difference is Welch's, and each map's differences hold together with 95 % (Bonferroni over its cells).
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from itertools import combinations
 import numpy as np
 import xarray as xr
 from common import (
+    bounds,
     by_type,
     examples_of,
     interval,
+    intervals_are,
     load,
     opened,
     parser,
@@ -37,25 +39,32 @@ from matplotlib.figure import Figure
 from scipy.special import stdtrit
 
 import nnblip
-from nnblip.effects import by_role
-from nnblip.effects import by_type as mean_by_type
+from nnblip.effects import by_role, structural
+from nnblip.effects.intervals import MIN_EXAMPLES
 from nnblip.results import save
 from nnblip.sites import TEXT_COMPONENTS
 
 # ---- numbers ---------------------------------------------------------------------------------
 
 
-def maps_of(node: xr.Dataset, types: list[str]) -> xr.Dataset:
+def maps_of(effect: xr.DataArray, own: np.ndarray, types: list[str]) -> xr.Dataset:
     """Of each type the mean map (type, layer, role), its interval, the variance of the mean, and of how many examples.
 
     Args:
-        node: of `by_type(by_role(...))`.
+        effect: of each example, (example, draw, layer, role); NaN where its question has no word of the role.
+        own: the type of each example.
         types: in the order in which they are shown.
     """
-    node = node.isel(nu=0).sel(kind="block", question_type=types).rename(question_type="type").reset_coords(drop=True)
-    count, low, high = node.probability_count, node.probability_low, node.probability_high
-    error = ((high - low) / 2 / stdtrit(count - 1, 0.975)) ** 2  # Student's interval undone
-    return xr.Dataset({"mean": node.probability, "low": low, "high": high, "error": error, "examples": count})
+    effect, found = effect.mean("draw"), []
+    for one in types:
+        here = effect.isel(example=np.flatnonzero(own == one))
+        count = here.notnull().sum("example")
+        mean, low, high = np.moveaxis(bounds(here), -1, 0)
+        maps = {"mean": mean, "low": low, "high": high}
+        data = xr.Dataset({name: (("layer", "role"), values) for name, values in maps.items()}, {"layer": here.layer})
+        error = here.var("example", ddof=1) / count.where(count > 1)
+        found.append(data.assign(error=error, examples=count).reset_coords(drop=True))
+    return xr.concat(found, xr.Variable("type", types))
 
 
 def contrast(maps: xr.Dataset, weights: xr.DataArray) -> xr.Dataset:
@@ -68,7 +77,8 @@ def contrast(maps: xr.Dataset, weights: xr.DataArray) -> xr.Dataset:
     value, error = summed(maps["mean"] * weights), summed(maps.error * weights**2)
     freedom = error**2 / summed((maps.error * weights**2) ** 2 / (maps.examples - 1))
     half = stdtrit(freedom, 1 - 0.025 / max(1, int(value.notnull().sum()))) * np.sqrt(error)
-    half = half.where(error != 0, 0.0)  # all examples alike
+    enough = ((maps.examples >= MIN_EXAMPLES) | ~used).all("type")
+    half = half.where(error != 0, 0.0).where(enough)  # 0: all examples alike
     return xr.Dataset({"difference": value, "low": value - half, "high": value + half})
 
 
@@ -142,28 +152,27 @@ def largest(data: xr.Dataset) -> str:
     at = flat.isel(cell=int(np.abs(flat.difference.values).argmax()))
     layer, role = at.cell.item()
     sure = int(((flat.low > 0) | (flat.high < 0)).sum())
-    bounds = at.difference.item(), at.low.item(), at.high.item()
-    return f"{interval(bounds)} (layer {layer}, {role}); {sure} of {flat.sizes['cell']}"
+    found = at.difference.item(), at.low.item(), at.high.item()
+    return f"{interval(found)} (layer {layer}, {role}); {sure} of {flat.sizes['cell']}"
 
 
 def summary(tree: xr.DataTree, maps: dict[str, xr.Dataset], told: str) -> str:
     types = next(iter(maps.values())).type.values.tolist()
-    total = mean_by_type(nnblip.total_effect(tree))["corrupted"].to_dataset().isel(nu=0)
+    total = nnblip.total_effect(tree)["corrupted"].probability.isel(nu=0)
     head = [name.replace("_", " ") for name in maps]
     rows = [["questions", "n", "total effect", *(f"{name}: strongest role" for name in head)]]
     for one in types:
-        here = total.sel(question_type=one)
-        bounds = here.probability.item(), here.probability_low.item(), here.probability_high.item()
-        cells = [one, str(here.probability_count.item()), interval(bounds)]
+        here = total.isel(example=np.flatnonzero(tree.question_type == one))
+        cells = [one, str(int(here.notnull().all("draw").sum())), interval(bounds(here))]
         for data in maps.values():
             flat = data.sel(type=one).stack(cell=("layer", "role")).dropna("cell", subset=["mean"])
             at = flat.isel(cell=int(flat["mean"].values.argmax()))
             layer, role = at.cell.item()
-            bounds = at["mean"].item(), at.low.item(), at.high.item()
-            cells.append(f"{interval(bounds)} (layer {layer}, {role})")
+            found = at["mean"].item(), at.low.item(), at.high.item()
+            cells.append(f"{interval(found)} (layer {layer}, {role})")
         rows.append(cells)
     text = f"""{tree.attrs["model"]}, ν = {tree.nu.item():g}, {tree.sizes["draw"]} draws. Indirect effects on \
-P(answer): means over examples of means over draws, with 95 % intervals over examples. Could not be traced: \
+P(answer): means over examples of means over draws, with {intervals_are(max(len(types), 2))}. Could not be traced: \
 {int((tree.status == "failed").sum())}.
 
 {told}
@@ -172,13 +181,14 @@ P(answer): means over examples of means over draws, with 95 % intervals over exa
 
 {table(*rows)}
 
-The strongest of many is rather too large. A role may be missing in some of the questions: `examples` in `maps.zarr`.
+The strongest of many is rather too large. Cells that restore by construction are left out. A role may be missing in \
+some of the questions: `examples` in `maps.zarr`.
 
 ## Differences
 
 For each two types the correlation of their maps over the layers and roles that both have, the cell in which they \
 differ most (first minus second), and in how many of all cells the interval is without 0. All intervals of a map hold \
-together with 95 %.
+together with 95 %, and each type has at least {MIN_EXAMPLES} examples, or there is none.
 """
     for data, spoken in zip(maps.values(), head, strict=True):
         rows, between = [["questions", "correlation", "largest difference; intervals without 0"]], pairs(data)
@@ -202,9 +212,14 @@ def run(args: argparse.Namespace) -> None:
     tree = nnblip.sweep(model, examples, args.out / "result.zarr", args.nu, args.draws, args.noise, seed=args.seed)
     types = [one.group for one in chosen if one.ids]
     settings = f"{args.noise}, ν = {args.nu:g}, mean of {args.draws} draws"
-    means, maps, nodes = mean_by_type(by_role(nnblip.indirect_effect(tree))), {}, {}
+    effects, given, maps, nodes = nnblip.indirect_effect(tree), structural(tree), {}, {}
     for component in TEXT_COMPONENTS:
-        data = maps[component] = maps_of(means[component].to_dataset(), types)
+        effects[component].dataset = effects[component].to_dataset().where(~given[component].structural)
+    effects = by_role(effects)
+    for component in TEXT_COMPONENTS:
+        data = maps[component] = maps_of(
+            effects[component].probability.isel(nu=0).sel(kind="block"), tree.question_type.values, types
+        )
         others = from_others(data)
         sure = (others.low > 0) | (others.high < 0)
         name = component.replace("_", " ")

@@ -23,7 +23,7 @@ EXPERIMENTS = sorted(path for path in FOLDER.glob("*.py") if path.stem != "commo
 SMALLER = {
     "multi_state": ["--n", "3", "--steps", "4"],
     "noise_level": ["--n", "1", "--noise", "multiplicative", "scale"],
-    "question_types": ["--n", "2", "--dataset", "scenes"],
+    "question_types": ["--n", "8", "--dataset", "scenes"],
     "paper_heatmaps": ["--n", "3"],
 }
 #: Where the dataset is not result.zarr; those of a sweep, which the same command goes on with.
@@ -69,7 +69,14 @@ def check_bundled_scenes(out: Path, summary: str) -> None:
     result = xr.open_datatree(out / "result.zarr")
     total = nnblip.total_effect(result)["corrupted"].probability.sel(nu=5).mean("draw")
     color = float(total[result.question_type == "color"].mean())
-    assert f"| color | 3 | {color:.3f} |" in summary
+    assert f"| color | 3 | {color:+.3f} (too few) |" in summary
+    found = nnblip.effects.interval(nnblip.total_effect(result)["corrupted"].probability.sel(nu=5))
+    mean, low, high = (float(found[name]) for name in ("value", "low", "high"))
+    assert low < float(total.mean()) < high and mean == pytest.approx(float(total.mean()))
+    assert f"| all | 12 | {mean:+.3f} [{low:+.3f}, {high:+.3f}] |" in summary
+    assert " 5: " not in summary.replace("question encoder", "").split("| color")[0].split("|")[-2], (
+        "the decoder's last"
+    )
 
 
 def check_multi_state(out: Path, summary: str) -> None:
@@ -80,7 +87,7 @@ def check_multi_state(out: Path, summary: str) -> None:
     row = next(line for line in summary.splitlines() if line.startswith("| 1 |")).split(" | ")
     for column, layers in ((1, slice(None)), (4, slice(5, 6)), (5, slice(4, 5))):  # all, the last, the one before
         mean = np.mean([np.nanmean(one[:, layers]) for one in effect])
-        assert row[column].startswith(f"{mean:+z.3f} ["), "windows of one layer are the map of single states"
+        assert row[column].startswith(f"{mean:+z.3f} (too few)"), "windows of one layer are the map of single states"
 
     pair = xr.open_datatree(out / "pairs.zarr").to_dataset().mean(("example", "draw"))
     for name, extra in zip(pair.pair.values, pair.interaction.values, strict=True):
@@ -88,7 +95,7 @@ def check_multi_state(out: Path, summary: str) -> None:
         alone = [float(pair.effect.sel(cell=one)) for one in (first, second)]
         assert extra == pytest.approx(float(pair.effect.sel(cell=name)) - sum(alone), abs=1e-6)
         if abs(extra) == np.abs(pair.interaction).max():
-            assert f"| {name} | {alone[0]:+z.3f}, {alone[1]:+z.3f} | {extra:+z.3f} [" in summary
+            assert f"| {name} | {alone[0]:+z.3f}, {alone[1]:+z.3f} | {extra:+z.3f} (too few)" in summary
     names = [f"{part} {layer}" for part in ("question encoder", "answer decoder") for layer in range(6)]
     assert pair.state.values.tolist() == names[:-1], "every layer but the decoder's last"
 
@@ -130,11 +137,11 @@ def check_noise_level(out: Path, summary: str) -> None:
     gamma = [np.nanmean(e.mean(0)) / t.mean() for e, t in zip(effect, total, strict=True) if t.mean() >= 0.05]
     rows = summary.split("## multiplicative")[1].splitlines()
     row = next(line for line in rows if line.startswith("| 5 |")).split(" | ")
-    assert row[1].startswith(f"{total.mean():+z.3f} [") and row[2] == f"{lost:.2f}"
+    assert row[1] == f"{total.mean():+z.3f} (too few)" and row[2] == f"{lost:.2f}"
     assert row[3] == f"{behind.mean():.2f} to {(behind | (corrupted.probability.values <= 0.5)).mean():.2f}"
     # there are as many tokens in a map as its question has, so that each map has its own mean
-    assert row[4].startswith(f"{np.mean(gamma):+z.3f} [")
-    assert row[7].startswith(f"{np.mean(correlations):+z.3f} [")
+    assert row[4] == f"{np.mean(gamma):+z.3f} (too few)"
+    assert row[7] == f"{np.mean(correlations):+z.3f} (too few)"
     assert f"| all questions | {'5' if lost >= 0.5 else 'none'} | " in summary
     assert "6 draws" not in summary and xr.open_datatree(out / "scale.zarr").sizes["draw"] == 1
     stored = levels["multiplicative"]["overtaken"].sel(group="all questions", nu=5, bound="mean")
@@ -186,8 +193,8 @@ def check_paper_heatmaps(out: Path, summary: str) -> None:
             assert stored == pytest.approx(every.mean((0, 1)), abs=1e-6)
             best = every[:, :, 4].mean((0, 1)).max() - result["corrupted"].probability.values.mean()
             row = next(line for line in part.splitlines() if line.startswith("| 4 |")).strip("| ").split(" | ")
-            assert f": {best:+z.3f} [" in row[column]
-        assert f"clean {result['clean'].probability.values.mean():.3f} [" in part
+            assert f": {best:+z.3f} (too few)" in row[column]
+        assert f"clean {result['clean'].probability.values.mean():.3f} (too few)" in part
 
 
 @pytest.fixture
@@ -205,6 +212,18 @@ def test_questions_are_passed_over_in_order_and_counted(common, model):
     found = common.first_correct(model, given, 3, "these", aligned=True)
     assert found.ids == [example.id for example in right[:3]]
     assert (found.wrong, found.unaligned, found.unreadable, found.tried) == (1, 1, 1, 6), "the last is not looked at"
+
+
+def test_a_mean_of_one_example_is_over_its_draws_and_too_few_have_no_interval(common):
+    values = xr.DataArray(np.linspace(0.2, 0.6, 60).reshape(5, 12), dims=("example", "draw"))
+    assert common.interval(common.bounds(values)) == "+0.400 (too few)" and "fewer than 8" in common.intervals_are(5)
+    mean, low, high = common.bounds(values[:1])
+    own = values[0].values
+    assert mean == pytest.approx(own.mean()) and own.min() < low < mean < high < own.max()
+    assert common.interval((mean, low, high)) == f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+    assert "draws of the one example; too few: fewer than 10" in common.intervals_are(1)
+    sure = xr.DataArray(np.linspace(0.99, 1.0, 9), dims="example")
+    assert common.bounds(sure, (0, 1))[2] <= 1, "no probability above 1"
 
 
 def test_a_word_in_several_pieces_does_not_align(common, model, monkeypatch):
