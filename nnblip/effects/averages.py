@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from nnblip.effects.intervals import MIN_EXAMPLES
 from nnblip.effects.numbers import group_intervals, mean_groups, mean_known
 from nnblip.effects.reading import groups_of, listed, root_of, spoken, with_nodes, without
 from nnblip.errors import ResultError, SettingError
@@ -171,7 +172,9 @@ def by_type(tree: xr.DataTree | xr.Dataset, by: str = "question_type", level: fl
     Examples are the independent units, as in `effects.mean_interval`: draws are averaged within each
     example first, and the interval is Student's t over the examples' means. NaN (an undefined
     relevance, a role that a question has not, an example that failed) is left out. The bounds are
-    NaN where fewer than two examples are known: draws say nothing about other examples.
+    NaN where fewer than eight examples are known: draws say nothing about other examples, and of few
+    that are skewed no interval holds. `effects.interval(..., by=)` has bounds that hold better for
+    skewed effects, and reads everything at once.
 
     Args:
         tree: a result, a tree of effects, `by_role` of either, or the Dataset of `gamma`.
@@ -220,7 +223,8 @@ def _by_type(node: xr.Dataset, by: str, group: NDArray[np.intp], groups: int, le
             f"{key}_high": values.attrs | {"long_name": f"upper bound ({100 * level:g} %) of the {mean}"},
             f"{key}_count": {"long_name": f"examples behind the {mean}"},
         }
-        for (name, attrs), numbers in zip(said.items(), group_intervals(units, group, groups, level), strict=True):
+        bounds = group_intervals(units, group, groups, level, MIN_EXAMPLES)
+        for (name, attrs), numbers in zip(said.items(), bounds, strict=True):
             data[name] = xr.Variable((by, *inner), numbers, attrs).transpose(*dims)
     # `count` of by_role is of all types together
     coords = {key: c.variable for key, c in node.coords.items() if not _gone(c.dims) and key != "count"}

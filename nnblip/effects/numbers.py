@@ -115,7 +115,7 @@ def mean_groups(values: NDArray[Any], group: NDArray[np.intp], groups: int) -> N
 
 
 def group_intervals(
-    units: NDArray[np.float64], group: NDArray[np.intp], groups: int, level: float = 0.95
+    units: NDArray[np.float64], group: NDArray[np.intp], groups: int, level: float = 0.95, least: int = 2
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.intp]]:
     """Mean over the units of each group, the bounds of Student's interval, and how many units were known.
 
@@ -124,9 +124,10 @@ def group_intervals(
         group: (unit), the group of each; none may be empty.
         groups: how many there are.
         level: of confidence.
+        least: how many units an interval needs.
 
     Returns:
-        Four arrays (group, ...). The mean of no unit is NaN, the bounds of fewer than two are.
+        Four arrays (group, ...). The mean of no unit is NaN, the bounds of fewer than `least` are.
     """
     order = np.argsort(group, kind="stable")
     units, group = units[order], group[order]
@@ -136,7 +137,7 @@ def group_intervals(
     mean = quotient(np.add.reduceat(np.where(known, units, 0), starts, axis=0), count)
     squares = np.where(known, units - mean[group], 0) ** 2
     variance = quotient(np.add.reduceat(squares, starts, axis=0), np.maximum(count - 1, 0))
-    half = half_width(np.sqrt(variance), count, level)
+    half = np.where(count >= least, half_width(np.sqrt(variance), count, level), math.nan)
     return mean, mean - half, mean + half, count
 
 
