@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 import uuid
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -52,6 +53,8 @@ class Server:
                 [server_python(), "-m", "nnblip", "serve", *self.arguments, "--port", str(self.port)],
                 env={**os.environ, **self.variables, "PYTHONPATH": str(ROOT)},
                 stdout=log, stderr=subprocess.STDOUT, cwd="/",
+                # a job in the background of a shell ignores Ctrl-C, and so would what it starts
+                preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
             )  # fmt: skip
         while "Ready after" not in self.log.read_text():
             assert self.runs, self.log.read_text()
