@@ -21,6 +21,8 @@ from nnblip.sites import CELLS_NODE, COMPONENTS, HEAD_KINDS, HEADS_NODE, IMAGE_K
 from nnblip.storage import checksums, stored
 
 VARIABLES = ("probability", "log_probability", "logit_difference")  # `nnblip.blip.outcome.NAMES`, without torch
+#: Coordinates of `/corrupted`: `nnblip.passes.measure.DAMAGE`, without torch.
+DAMAGE = ("norm_ratio", "entropy_change")
 #: Dimensions of the nodes that are always there, and of a component's node.
 DIMS = {"clean": ("example",), "corrupted": ("example", "nu", "draw")}
 COMPONENT_DIMS = ("example", "nu", "draw", "kind", "layer", "token")
@@ -82,6 +84,7 @@ class Traced:
         cells: the cells of `/cells`.
         depths: for each node, which layers it has; counted from 0 where none are named.
         reliability: for the node of each map, (3, nu, kind): how far it would come out again, and the bounds of that.
+        damage: (2, nu, draw), in the order of `DAMAGE`.
         grid: rows and columns of the map of the image encoder, whose tokens after [CLS] are
             in reading order.
     """
@@ -96,6 +99,7 @@ class Traced:
     cells: Sequence[Cell] = ()
     depths: Mapping[str, Sequence[int]] = field(default_factory=dict)
     reliability: Mapping[str, np.ndarray] = field(default_factory=dict)
+    damage: np.ndarray | None = None
     grid: tuple[int, int] | None = None
 
 
@@ -121,6 +125,9 @@ def build(traced: Sequence[Traced], nu: Sequence[float], kinds: Sequence[str], a
         "/clean": _dataset(np.stack([one.clean for one in traced], 1), DIMS["clean"]),
         "/corrupted": _dataset(np.stack([one.corrupted for one in traced], 1), DIMS["corrupted"]),
     }
+    if (damage := [one.damage for one in traced if one.damage is not None]) and len(damage) == len(traced):
+        said = {name: (DIMS["corrupted"], np.stack(damage, 1)[place]) for place, name in enumerate(DAMAGE)}
+        nodes["/corrupted"] = nodes["/corrupted"].assign_coords(said)
     for name in traced[0].restored:
         nodes[f"/{name}"] = _map(traced, name, kinds) if name != CELLS_NODE else _cells(traced)
     return xr.DataTree.from_dict(nodes)
@@ -137,7 +144,8 @@ def _with_draws(one: Traced, draws: int) -> Traced:
         return np.pad(numbers, widths, constant_values=np.nan)
 
     restored = {name: padded(numbers) for name, numbers in one.restored.items()}
-    return replace(one, corrupted=padded(one.corrupted), restored=restored)
+    damage = None if one.damage is None else padded(one.damage)
+    return replace(one, corrupted=padded(one.corrupted), restored=restored, damage=damage)
 
 
 def _map(traced: Sequence[Traced], name: str, kinds: Sequence[str]) -> xr.Dataset:

@@ -202,7 +202,7 @@ class Store:
     def row(self, tree: xr.DataTree) -> dict[str, Any]:
         """What `write` takes, from the tree of one example. Raises `ResultError` for what the store has no room for.
 
-        Reliabilities are left out of a store that was begun before there were any.
+        Reliability and damage are left out of a store that was begun before results had them.
         """
         values: dict[str, Any] = {"status": DONE, "error": ""}
         for node in tree.subtree:
@@ -210,7 +210,11 @@ class Store:
             for label, variable in node.to_dataset(inherit=False).variables.items():
                 if variable.dims[:1] == ("example",):
                     values[_join(name, str(label))] = self._placed(node, name, variable)
-        values = {key: v for key, v in values.items() if key in self.growing or "/reliability" not in key}
+        values = {
+            key: v
+            for key, v in values.items()
+            if key in self.growing or not ("/reliability" in key or key.startswith("damage/"))
+        }
         for key, value in values.items():
             if key not in self.growing:
                 raise ResultError(f"the store has no variable /{key}")
