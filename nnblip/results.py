@@ -23,6 +23,8 @@ from nnblip.storage import checksums, stored
 VARIABLES = ("probability", "log_probability", "logit_difference")  # `nnblip.blip.outcome.NAMES`, without torch
 #: Coordinates of `/corrupted`: `nnblip.passes.measure.DAMAGE`, without torch.
 DAMAGE = ("norm_ratio", "entropy_change")
+#: Coordinates of maps, with the bounds of an interval: see `nnblip.passes.reliability`.
+RELIABILITY = ("reliability", "reliability_low", "reliability_high")
 #: Dimensions of the nodes that are always there, and of a component's node.
 DIMS = {"clean": ("example",), "corrupted": ("example", "nu", "draw")}
 COMPONENT_DIMS = ("example", "nu", "draw", "kind", "layer", "token")
@@ -36,7 +38,8 @@ EXAMPLE_COORDS = ("question", "answer", "predicted", "rival", "question_type", "
 #: the file that makes a folder a store of zarr's version 3.
 OWN_NAMES = {
     *EXAMPLE_COORDS, "draws", "status", "error", "token_text", "role", *VARIABLES, *HEADS_DIMS, *CELLS_DIMS, "site",
-    *DIMS, "check", CELLS_NODE, *COMPONENTS, *(component + HEADS_NODE for component in COMPONENTS), "zarr.json",
+    *DIMS, *DAMAGE, *RELIABILITY, "check", CELLS_NODE, *COMPONENTS, *(name + HEADS_NODE for name in COMPONENTS),
+    "zarr.json",
 }  # fmt: skip
 #: Letters of the longest name of a field: file systems take 255 bytes, and a letter may have 4.
 LONGEST_NAME = 60
@@ -167,7 +170,7 @@ def _map(traced: Sequence[Traced], name: str, kinds: Sequence[str]) -> xr.Datase
     }
     if name in traced[0].reliability:
         found = np.stack([one.reliability[name] for one in traced])
-        for place, label in enumerate(("reliability", "reliability_low", "reliability_high")):
+        for place, label in enumerate(RELIABILITY):
             coords[label] = ("example", "nu", "kind"), found[:, place]
     attrs = {"grid": list(traced[0].grid or ())} if component == "image_encoder" else {}
     return _dataset(numbers, dims).assign_coords(coords).assign_attrs(attrs)
