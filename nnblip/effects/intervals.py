@@ -27,8 +27,9 @@ OVER = ("examples", "draws")
 METHODS = ("percentile-t", "bca", "student", "beyond")
 #: What covers best over examples, and over the draws of one.
 BEST = {"examples": "percentile-t", "draws": "beyond"}
-#: Of a mean of ratios, how much of the interval's width the bias of few draws may be before it is too much to mend.
-BIAS = 0.2
+#: Of a mean of ratios, how much of the interval's width the bias of few draws may be for each draw: it is mended, and
+#: what is left is the more the fewer draws there are.
+BIAS = 0.025
 
 
 def interval(
@@ -149,7 +150,8 @@ class _Way:
         reason = _reasons(value, low, high, count, MIN_EXAMPLES, "examples", quantity)
         bias = np.abs(value - own.sum(0) / np.maximum(count, 1))
         if quantity.total is not None and not quantity.pooled:
-            biased = (reason == "") & (bias > BIAS * (high - low)) & (bias > 1e-6)
+            much = bias > BIAS * quantity.numbers.shape[1] * (high - low)
+            biased = (reason == "") & much & (bias > 1e-6)
             reason = np.where(biased, "too few draws for a mean of ratios: take pooled=True", reason)
         return self._finished(quantity, value, low, high, count, reason)
 
