@@ -159,20 +159,28 @@ def shares(shape: str, examples: int, draws: int, trials: int, seed: int = 0) ->
 
 
 def as_result(total: np.ndarray, back: np.ndarray) -> xr.DataTree:
-    """A result of one state with these total and indirect effects, each (example, nu, draw)."""
+    """A result with these total and indirect effects.
+
+    Args:
+        total: (example, nu, draw).
+        back: the same of one state, or (example, nu, draw, layer, token).
+    """
     examples, nus, draws = total.shape
+    states = (back if back.ndim == 5 else back[..., None, None])[:, :, :, None]
+    layers, tokens = states.shape[-2:]
 
     def node(dims: tuple[str, ...], numbers: np.ndarray, **coords: object) -> xr.Dataset:
         return xr.Dataset(dict.fromkeys(VARIABLES, (dims, numbers)), coords)
 
     dims = ("example", "nu", "draw")
     axes = {"example": np.arange(examples), "nu": np.arange(nus, dtype=float), "draw": np.arange(draws)}
-    state = (1 - total + back)[..., None, None, None]
+    restored = 1 - total[..., None, None, None] + states
+    places = dict(kind=["block"], layer=np.arange(layers), token=np.arange(tokens))
     nodes = {
         "/": xr.Dataset(coords=axes),
         "/clean": node(dims[:1], np.ones(examples)),
         "/corrupted": node(dims, 1 - total),
-        "/question_encoder": node((*dims, "kind", "layer", "token"), state, kind=["block"], layer=[0], token=[0]),
+        "/question_encoder": node((*dims, "kind", "layer", "token"), restored, **places),
     }
     return xr.DataTree.from_dict(nodes)
 
