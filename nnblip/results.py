@@ -21,6 +21,10 @@ from nnblip.sites import CELLS_NODE, COMPONENTS, HEAD_KINDS, HEADS_NODE, IMAGE_K
 from nnblip.storage import checksums, stored
 
 VARIABLES = ("probability", "log_probability", "logit_difference")  # `nnblip.blip.outcome.NAMES`, without torch
+#: Coordinates of `/corrupted`: `nnblip.passes.measure.DAMAGE`, without torch.
+DAMAGE = ("norm_ratio", "entropy_change")
+#: Coordinates of maps, with the bounds of an interval: see `nnblip.passes.reliability`.
+RELIABILITY = ("reliability", "reliability_low", "reliability_high")
 #: Dimensions of the nodes that are always there, and of a component's node.
 DIMS = {"clean": ("example",), "corrupted": ("example", "nu", "draw")}
 COMPONENT_DIMS = ("example", "nu", "draw", "kind", "layer", "token")
@@ -34,7 +38,8 @@ EXAMPLE_COORDS = ("question", "answer", "predicted", "rival", "question_type", "
 #: the file that makes a folder a store of zarr's version 3.
 OWN_NAMES = {
     *EXAMPLE_COORDS, "draws", "status", "error", "token_text", "role", *VARIABLES, *HEADS_DIMS, *CELLS_DIMS, "site",
-    *DIMS, "check", CELLS_NODE, *COMPONENTS, *(component + HEADS_NODE for component in COMPONENTS), "zarr.json",
+    *DIMS, *DAMAGE, *RELIABILITY, "check", CELLS_NODE, *COMPONENTS, *(name + HEADS_NODE for name in COMPONENTS),
+    "zarr.json",
 }  # fmt: skip
 #: Letters of the longest name of a field: file systems take 255 bytes, and a letter may have 4.
 LONGEST_NAME = 60
@@ -82,6 +87,7 @@ class Traced:
         cells: the cells of `/cells`.
         depths: for each node, which layers it has; counted from 0 where none are named.
         reliability: for the node of each map, (3, nu, kind): how far it would come out again, and the bounds of that.
+        damage: (2, nu, draw), in the order of `DAMAGE`.
         grid: rows and columns of the map of the image encoder, whose tokens after [CLS] are
             in reading order.
     """
@@ -96,6 +102,7 @@ class Traced:
     cells: Sequence[Cell] = ()
     depths: Mapping[str, Sequence[int]] = field(default_factory=dict)
     reliability: Mapping[str, np.ndarray] = field(default_factory=dict)
+    damage: np.ndarray | None = None
     grid: tuple[int, int] | None = None
 
 
@@ -121,6 +128,9 @@ def build(traced: Sequence[Traced], nu: Sequence[float], kinds: Sequence[str], a
         "/clean": _dataset(np.stack([one.clean for one in traced], 1), DIMS["clean"]),
         "/corrupted": _dataset(np.stack([one.corrupted for one in traced], 1), DIMS["corrupted"]),
     }
+    if (damage := [one.damage for one in traced if one.damage is not None]) and len(damage) == len(traced):
+        said = {name: (DIMS["corrupted"], np.stack(damage, 1)[place]) for place, name in enumerate(DAMAGE)}
+        nodes["/corrupted"] = nodes["/corrupted"].assign_coords(said)
     for name in traced[0].restored:
         nodes[f"/{name}"] = _map(traced, name, kinds) if name != CELLS_NODE else _cells(traced)
     return xr.DataTree.from_dict(nodes)
@@ -137,7 +147,8 @@ def _with_draws(one: Traced, draws: int) -> Traced:
         return np.pad(numbers, widths, constant_values=np.nan)
 
     restored = {name: padded(numbers) for name, numbers in one.restored.items()}
-    return replace(one, corrupted=padded(one.corrupted), restored=restored)
+    damage = None if one.damage is None else padded(one.damage)
+    return replace(one, corrupted=padded(one.corrupted), restored=restored, damage=damage)
 
 
 def _map(traced: Sequence[Traced], name: str, kinds: Sequence[str]) -> xr.Dataset:
@@ -159,7 +170,7 @@ def _map(traced: Sequence[Traced], name: str, kinds: Sequence[str]) -> xr.Datase
     }
     if name in traced[0].reliability:
         found = np.stack([one.reliability[name] for one in traced])
-        for place, label in enumerate(("reliability", "reliability_low", "reliability_high")):
+        for place, label in enumerate(RELIABILITY):
             coords[label] = ("example", "nu", "kind"), found[:, place]
     attrs = {"grid": list(traced[0].grid or ())} if component == "image_encoder" else {}
     return _dataset(numbers, dims).assign_coords(coords).assign_attrs(attrs)

@@ -17,6 +17,7 @@ be wrong. Whether the module is in `eval()` mode is the caller's business.
     cell = restored(module, noisy, input_ids, answer, strongest, donors, [site])
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -249,6 +250,36 @@ def noising(module, clean_embeds, input_ids, answer_ids, rival, noisy_states, si
     """The reverse: a clean run with the states at `sites` set to their corrupted
     values, from `states(module, noisy_embeds, ...)`."""
     return restored(module, clean_embeds, input_ids, answer_ids, rival, noisy_states, sites)
+
+
+# --- How far damage leads ---
+
+
+@torch.no_grad()
+def looking(module, image_embeds, input_ids, unseen=()):
+    """How evenly the question encoder looks at the image embeddings: the entropy of its cross-attention, one layer,
+    head and token at a time, in shares of the logarithm of the number of patches; the mean of all. It does not look at
+    the patches `unseen`."""
+    keys = [key for key in range(image_embeds.shape[1]) if key not in unseen]
+    found = []
+
+    def hook(attention, args, kwargs, output):
+        query, key = attention.query(args[0])[0], attention.key(kwargs["encoder_hidden_states"])[0]
+        size = attention.attention_head_size
+        for head in range(attention.num_attention_heads):
+            part = slice(head * size, (head + 1) * size)
+            for token in range(len(query)):
+                weights = (key[keys, part] @ query[token, part] / size**0.5).double().softmax(0)
+                found.append(float(torch.special.entr(weights).sum()))
+
+    layers = module.text_encoder.encoder.layer
+    handles = [layer.crossattention.self.register_forward_hook(hook, with_kwargs=True) for layer in layers]
+    try:
+        module.text_encoder(input_ids=input_ids, encoder_hidden_states=image_embeds)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return sum(found) / len(found) / math.log(image_embeds.shape[1])
 
 
 # --- The image encoder ---------------------------------------------------------------

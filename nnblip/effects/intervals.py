@@ -27,6 +27,9 @@ OVER = ("examples", "draws")
 METHODS = ("percentile-t", "bca", "student", "beyond")
 #: What covers best over examples, and over the draws of one.
 BEST = {"examples": "percentile-t", "draws": "beyond"}
+#: Of a mean of ratios, how much of the interval's width the bias of few draws may be for each draw: it is mended, and
+#: what is left is the more the fewer draws there are.
+BIAS = 0.03
 
 
 def interval(
@@ -145,6 +148,11 @@ class _Way:
         if quantity.pooled:
             value = np.where(b.sum(0) / np.maximum(count, 1) >= quantity.limit, value, np.nan)
         reason = _reasons(value, low, high, count, MIN_EXAMPLES, "examples", quantity)
+        bias = np.abs(value - own.sum(0) / np.maximum(count, 1))
+        if quantity.total is not None and not quantity.pooled:
+            much = bias > BIAS * quantity.numbers.shape[1] * (high - low)
+            biased = (reason == "") & much & (bias > 1e-6)
+            reason = np.where(biased, "too few draws for a mean of ratios: take pooled=True", reason)
         return self._finished(quantity, value, low, high, count, reason)
 
     def over_draws(self, quantity: Quantity) -> list[NDArray[Any]]:

@@ -20,7 +20,7 @@ CELLS = 1024
 #: So many times as far as the farthest unit lies from the mean, over the number of units, one that was not drawn may
 #: lie beyond it; and so far, over the root of their number, in the unit of the numbers, where these are probabilities.
 #: Found by simulation and on real draws, see the calibration page of the documentation.
-REACH, LEAST = 12.0, 0.3
+REACH, LEAST = 16.0, 0.4
 #: Stands for infinity, with which quantiles cannot be interpolated.
 FAR = 1e150
 

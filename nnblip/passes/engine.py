@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -53,7 +54,27 @@ class Forward:
     cuts: Cuts = field(default_factory=dict)
 
 
-def run_alone(model: Blip, forward: Forward) -> tuple[States, Float[Tensor, "1 position word"]]:
+@dataclass
+class Seen:
+    """What the question encoder saw in the row without restoring: how far damage leads from what it was trained on.
+
+    Attributes:
+        norm: mean length of the image embeddings.
+        entropies: of each layer's attention to them, mean over heads and tokens, as shares of the largest that there
+            can be: 1 is attention to all alike, 0 to one.
+    """
+
+    norm: float = float("nan")
+    entropies: list[float] = field(default_factory=list)
+
+    @property
+    def entropy(self) -> float:
+        return sum(self.entropies) / max(len(self.entropies), 1)
+
+
+def run_alone(
+    model: Blip, forward: Forward, seen: Seen | None = None
+) -> tuple[States, Float[Tensor, "1 position word"]]:
     """All states of a run in which nothing is restored, and the answer's logits.
 
     It runs as a plan without cells, so that what does not depend on the image is the same
@@ -62,7 +83,7 @@ def run_alone(model: Blip, forward: Forward) -> tuple[States, Float[Tensor, "1 p
     extent = model.extent(forward.encoded.input_ids.shape[1], len(forward.answer_ids))
     (plan,) = make_plans([], extent.layers, least=least_rows(extent))
     states = States()
-    logits = _run(model, forward, plan, save=states)
+    logits = _run(model, forward, plan, save=states, seen=seen)
     return states, logits[:1]
 
 
@@ -83,8 +104,9 @@ def own_answer(model: Blip, forward: Forward, cuts_of: Callable[[int], Cuts]) ->
 
 
 def run_plan(
-    model: Blip, forward: Forward, rival: int, donor: States, plan: Plan, frozen: Collection[str] = ()
-) -> Outcome:
+    model: Blip, forward: Forward, rival: int, donor: States, plan: Plan, frozen: Collection[str] = (),
+    seen: Seen | None = None,
+) -> Outcome:  # fmt: skip
     """The outcome of every row of a plan, from one pass.
 
     Args:
@@ -95,8 +117,9 @@ def run_plan(
         plan: which rows are born where, and what is written into them.
         frozen: kinds that restored rows take from the row without restoring, in the
             component in which they were born (in the question encoder, if in the image encoder).
+        seen: gets what the row without restoring saw.
     """
-    logits = _run(model, forward, plan, restore=donor, frozen=frozen)
+    logits = _run(model, forward, plan, restore=donor, frozen=frozen, seen=seen)
     return model.task.outcome(logits, forward.answer_ids, rival)
 
 
@@ -109,6 +132,7 @@ def _run(
     restore: States | None = None,
     save: States | None = None,
     frozen: Collection[str] = (),
+    seen: Seen | None = None,
 ) -> Float[Tensor, "row position word"]:
     """One pass: the logits of every row; states are restored from `restore`, those of row 0 kept in `save`."""
     with edits_served(model), model.trace(**model.forward_inputs(forward.encoded, forward.answer_ids), use_cache=False):
@@ -117,14 +141,20 @@ def _run(
             start_vision(model, forward.image)
             for layer in range(model.config.vision_config.num_hidden_layers):
                 _at_point(model, Point("image_encoder", "block", layer), plan, restore, save)
-            if save is not None:
-                save.image_embeds = model.image_encoder.output.last_hidden_state[:1]
+            if save is not None or seen is not None:
+                embeds = model.image_encoder.output.last_hidden_state[:1]
+                if save is not None:
+                    save.image_embeds = embeds
+                if seen is not None:
+                    seen.norm = _length(embeds)
         else:
             skip_vision(model, forward.image)
             if restore is not None:
                 mixed = _mixed(model, forward.image, restore, plan)
             if save is not None:
                 save.image_embeds = forward.image
+            if seen is not None:
+                seen.norm = _length(forward.image)
         for component in model.task.text_components:
             _bear(model, Point(component, INPUT, 0), plan)
             for layer in range(model.config.text_config.num_hidden_layers):
@@ -134,7 +164,8 @@ def _run(
                         cut_attention(model, component, "attention", layer, cut)
                     if kind == "crossattention_head":
                         attention = getattr(model, component).layer[layer].crossattention.self
-                        _share_keys(attention, cut, mixed if component == "question_encoder" else None)
+                        asks = component == "question_encoder"
+                        _share_keys(attention, cut, mixed if asks else None, seen if asks else None)
                     point = Point(component, kind, layer)
                     if kind == "attention_head" and cut is not None:
                         quiet_dead(model, component, "attention", layer, cut)
@@ -209,7 +240,12 @@ def _mixed(model: Blip, image: Tensor, donor: States, plan: Plan) -> _Mixed | No
     return _Mixed(torch.cat([image, donor.image_embeds.to(image)], 1), torch.cat([chosen, ~chosen], 1))
 
 
-def _share_keys(attention: Any, cut: Any = None, mixed: _Mixed | None = None) -> None:
+def _length(embeds: Float[Tensor, "1 patch hidden"]) -> float:
+    """Mean length of the embeddings."""
+    return float(embeds.detach().float().norm(dim=-1).mean())
+
+
+def _share_keys(attention: Any, cut: Any = None, mixed: _Mixed | None = None, seen: Seen | None = None) -> None:
     """Inside a trace: cross-attention whose rows share keys and values instead of copying them.
 
     The states attended to have fewer rows than the queries: one row of image embeddings
@@ -224,6 +260,8 @@ def _share_keys(attention: Any, cut: Any = None, mixed: _Mixed | None = None) ->
     query = _split(attention.query(hidden), heads)
     read = states if mixed is None else mixed.image
     key, value = (_split(x, heads) for x in (attention.key(read), attention.value(read)))
+    if seen is not None:
+        seen.entropies.append(_entropy(query[:1], key[:1, :, : states.shape[1]], unseen))
     own = len(key) if len(key) > 1 else 0  # rows with keys of their own
     parts = []
     if own:
@@ -258,6 +296,13 @@ def _fold(query: Tensor, key: Tensor, value: Tensor, unseen: Tensor | None) -> F
     if unseen is not None:
         context = context.masked_fill(dead, 0)
     return context.unflatten(1, (rows, tokens)).transpose(0, 1)
+
+
+def _entropy(query: Tensor, key: Tensor, unseen: Tensor | None) -> float:
+    """How evenly the attention of one row is spread, mean over heads and tokens; 1 is all alike."""
+    weights = _weights((query @ key.transpose(-1, -2)).float() / query.shape[-1] ** 0.5, unseen)
+    entropy = -(weights * weights.clamp_min(1e-30).log()).sum(-1).mean()
+    return float(entropy / max(math.log(key.shape[2]), 1e-9))
 
 
 def _weights(scores: Float[Tensor, "row head token key"], unseen: Tensor | None) -> Float[Tensor, "row head token key"]:

@@ -58,12 +58,15 @@ def estimate(
     cells, shape = ready.cells, (len(settings.nu), settings.most_draws)
     clean = stack(ready.clean_outcome)[:, 0]
     corrupted, restored = np.empty((3, *shape), clean.dtype), np.empty((3, *shape, len(cells)), clean.dtype)
+    damage = np.empty((2, *shape), np.float32)
     summed, (places, weights) = np.empty((3, *shape)), quadrature(steps)
     pairs = np.empty((*shape, 2, min(sample, len(cells))))
     for draw in range(settings.most_draws):
         for level, nu in enumerate(settings.nu):
             noisy = ready.noisy(model, settings, nu, draw)
-            states, logits = engine.run_alone(model, noisy)
+            seen = engine.Seen()
+            states, logits = engine.run_alone(model, noisy, seen)
+            damage[:, level, draw] = ready.damage(seen)
             corrupted[:, level, draw] = stack(model.task.outcome(logits, ready.answer_ids, ready.rival))[:, 0]
             towards = ready.forward.image - noisy.image
             gradients = [
@@ -82,7 +85,7 @@ def estimate(
             exact = _exact(model, ready, noisy, [cells[i] for i in chosen])
             pairs[level, draw] = exact - corrupted[0, level, draw], effect[0, chosen]
             tick()
-    measured = Measured(ready.answer_ids, ready.predicted, ready.rival, clean, corrupted, restored)
+    measured = Measured(ready.answer_ids, ready.predicted, ready.rival, clean, corrupted, restored, damage)
     return Estimated(measured, pairs, summed)
 
 

@@ -23,7 +23,7 @@ from nnblip.errors import InputError, SettingError
 from nnblip.examples import Example
 from nnblip.noise import Swap
 from nnblip.passes import engine
-from nnblip.passes.engine import Forward
+from nnblip.passes.engine import Forward, Seen
 from nnblip.passes.plan import make_plans
 from nnblip.passes.reliability import maps_of, split_half
 from nnblip.passes.settings import AUTO, BATCH, Settings
@@ -77,6 +77,7 @@ class Measured:
         clean: (3), in the order of `nnblip.blip.outcome.NAMES`.
         corrupted: (3, nu, draw).
         restored: (3, nu, draw, cell), the cells of all nodes in their order.
+        damage: (2, nu, draw), see `DAMAGE`.
     """
 
     answer_ids: list[int]
@@ -85,6 +86,12 @@ class Measured:
     clean: np.ndarray
     corrupted: np.ndarray
     restored: np.ndarray
+    damage: np.ndarray
+
+
+#: How far the damage leads from clean runs: mean length of the damaged image embeddings over that of the clean ones,
+#: and how much more evenly the question encoder's attention to them is spread (its entropy, in shares of the largest).
+DAMAGE = ("norm_ratio", "entropy_change")
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,7 @@ class Ready:
     rival: int
     clean: States
     clean_outcome: Outcome
+    clean_seen: Seen
     partner: Tensor | None
     extent: Extent
     nodes: Mapping[str, Sequence[Cell]]
@@ -121,7 +129,8 @@ class Ready:
         if settings.knock_out:
             longest = model.extent(len(encoded.tokens), model.longest_answer, settings.noise_at)
             predicted = engine.own_answer(model, forward, partial(at_length, cuts(settings.knock_out, longest)))
-        clean, logits = engine.run_alone(model, forward)
+        seen = Seen()
+        clean, logits = engine.run_alone(model, forward, seen)
         rival, partner = model.task.rival(logits, answer_ids), None
         if isinstance(settings.noise, Swap):
             assert asked.partner is not None
@@ -134,13 +143,17 @@ class Ready:
                 )
         return cls(
             encoded, undamaged, answer_ids, predicted, rival, clean, model.task.outcome(logits, answer_ids, rival),
-            partner, extent, settings.nodes(extent), forward,
+            seen, partner, extent, settings.nodes(extent), forward,
         )  # fmt: skip
 
     @property
     def cells(self) -> list[Cell]:
         """Of all nodes, in their order."""
         return [cell for cells in self.nodes.values() for cell in cells]
+
+    def damage(self, seen: Seen) -> tuple[float, float]:
+        """Of a corrupted run, see `DAMAGE`."""
+        return seen.norm / max(self.clean_seen.norm, 1e-30), seen.entropy - self.clean_seen.entropy
 
     def noisy(self, model: Blip, settings: Settings, nu: float, draw: int) -> Forward:
         """The pass on the damaged image of one draw."""
@@ -165,25 +178,28 @@ def measure(model: Blip, settings: Settings, asked: Asked, tick: Callable[[], ob
     most = settings.most_draws
     corrupted = np.empty((3, len(settings.nu), most), clean.dtype)
     restored = np.empty((3, len(settings.nu), most, len(cells)), clean.dtype)
+    damage = np.empty((2, len(settings.nu), most), np.float32)
     for draw in range(most):
         if settings.draws == AUTO and draw % BATCH == 0 and _reliable(ready, settings, restored[0, :, :draw]):
-            corrupted, restored = corrupted[:, :, :draw], restored[:, :, :draw]
+            corrupted, restored, damage = corrupted[:, :, :draw], restored[:, :, :draw], damage[:, :, :draw]
             break
         for level, nu in enumerate(settings.nu):
-            base, donor = ready.noisy(model, settings, nu, draw), ready.clean
+            base, donor, seen = ready.noisy(model, settings, nu, draw), ready.clean, Seen()
             if settings.direction == "noising":
-                donor, logits = engine.run_alone(model, base)
+                donor, logits = engine.run_alone(model, base, seen)
                 base = ready.forward
                 corrupted[:, level, draw] = stack(model.task.outcome(logits, ready.answer_ids, ready.rival))[:, 0]
-            for plan in plans:
-                rows = stack(engine.run_plan(model, base, ready.rival, donor, plan, frozen))
+            for number, plan in enumerate(plans):
+                see = seen if settings.direction == "denoising" and number == 0 else None
+                rows = stack(engine.run_plan(model, base, ready.rival, donor, plan, frozen, see))
                 if settings.direction == "denoising":
                     corrupted[:, level, draw] = rows[:, 0]
                 for row, cell in enumerate(plan.cells):
                     if cell is not None:
                         restored[:, level, draw, cell] = rows[:, row]
+            damage[:, level, draw] = ready.damage(seen)
             tick()
-    return Measured(ready.answer_ids, ready.predicted, ready.rival, clean, corrupted, restored)
+    return Measured(ready.answer_ids, ready.predicted, ready.rival, clean, corrupted, restored, damage)
 
 
 def check_room(settings: Settings, cells: int) -> None:

@@ -26,8 +26,8 @@ def traces(model: Blip, settings: Settings, asked: Sequence[Asked]) -> list[dict
 
 def measured(found: dict[str, Any]) -> Measured:
     """Here: the numbers of an example."""
-    clean, corrupted, restored = (found[name].numpy() for name in ("clean", "corrupted", "restored"))
-    return Measured(found["answer_ids"], found["predicted"], found["rival"], clean, corrupted, restored)
+    arrays = (found[name].numpy() for name in ("clean", "corrupted", "restored", "damage"))
+    return Measured(found["answer_ids"], found["predicted"], found["rival"], *arrays)
 
 
 def estimates(model: Blip, settings: Settings, asked: Sequence[Asked], steps: int, sample: int) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ import zarr
 from numcodecs import Zstd
 
 from nnblip.errors import STUMBLES, ResultError
+from nnblip.results import DAMAGE, RELIABILITY
 from nnblip.storage import checksums, stored
 from nnblip.storage.checksums import ALL
 from nnblip.sweeps.files import Files
@@ -202,7 +203,7 @@ class Store:
     def row(self, tree: xr.DataTree) -> dict[str, Any]:
         """What `write` takes, from the tree of one example. Raises `ResultError` for what the store has no room for.
 
-        Reliabilities are left out of a store that was begun before there were any.
+        Reliability and damage are left out of a store that was begun before results had them.
         """
         values: dict[str, Any] = {"status": DONE, "error": ""}
         for node in tree.subtree:
@@ -210,7 +211,7 @@ class Store:
             for label, variable in node.to_dataset(inherit=False).variables.items():
                 if variable.dims[:1] == ("example",):
                     values[_join(name, str(label))] = self._placed(node, name, variable)
-        values = {key: v for key, v in values.items() if key in self.growing or "/reliability" not in key}
+        values = {key: value for key, value in values.items() if key in self.growing or not _is_new(key)}
         for key, value in values.items():
             if key not in self.growing:
                 raise ResultError(f"the store has no variable /{key}")
@@ -346,6 +347,11 @@ def chunk_of(array: zarr.Array[Any], block: int) -> str:
 def dims_of(array: zarr.Array[Any]) -> tuple[str, ...]:
     """An array's dimensions, as xarray notes them."""
     return tuple(array.attrs.get("_ARRAY_DIMENSIONS", ()))  # type: ignore[arg-type]
+
+
+def _is_new(key: str) -> bool:
+    """Whether it is a coordinate that results of this layout did not have from the beginning."""
+    return key.rpartition("/")[2] in (*DAMAGE, *RELIABILITY)
 
 
 def _join(node: str, name: str) -> str:

@@ -79,6 +79,7 @@ def labelled(model: BlipVQA, example: Example, settings: Settings, encoded: Enco
         roles=kinds,
         clean=found.clean,
         corrupted=found.corrupted,
+        damage=found.damage,
         restored=_by_node(found.restored, nodes, extent),
         cells=nodes.get(CELLS_NODE, []),
         reliability=_reliabilities(found.restored[0], nodes),

@@ -14,6 +14,7 @@ from nnblip.errors import SettingError
 from nnblip.passes import settings as limits
 from nnblip.passes.reliability import maps_of, reliability, split_half
 from nnblip.passes.settings import Settings
+from nnblip.results import DAMAGE
 from nnblip.sites import KINDS, Extent, windows
 from nnblip.sweeps.verify import check_stored
 
@@ -114,6 +115,10 @@ def test_draws_go_on_until_every_map_is_reliable(model, seen):
             found, wanted = (t[node].probability.isel(example=example) for t in (tree, plain))
             assert found.isel(draw=slice(count)).equals(wanted.isel(draw=slice(count))), "the same numbers bit for bit"
             assert found.isel(draw=slice(count, None)).isnull().all()
+        for name in DAMAGE:
+            found, wanted = (t["corrupted"][name].isel(example=example, nu=0).values for t in (tree, plain))
+            np.testing.assert_array_equal(found[:count], wanted[:count])
+            assert np.isnan(found[count:]).all()
         assert least(tree, example, count) >= 0.9
         assert count == 10 or least(tree, example, count - 10) < 0.9
 

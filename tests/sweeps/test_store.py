@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import xarray as xr
 import zarr
 
 from nnblip.errors import ResultError
-from nnblip.results import Traced, build
+from nnblip.results import DAMAGE, Traced, build
 from nnblip.storage import checksums
 from nnblip.sweeps import store as store_module
 from nnblip.sweeps.store import DONE, FAILED, PENDING, Store, block_size, create, fingerprint_of
@@ -47,6 +48,23 @@ def path(tmp_path, monkeypatch):
     fixed = {"example": np.array(IDS, object), "question_encoder/token": np.arange(8)}
     create(tmp_path / "s.zarr", tree_of(0), fixed, {"model": "hand-made"}, json.dumps({"a": 1}))
     return tmp_path / "s.zarr"
+
+
+def test_what_results_did_not_have_when_a_store_was_begun_is_left_out_of_it(path):
+    store, damage = Store(path), np.ones((2, len(NU), DRAWS), np.float32)
+    later = build(
+        [replace(traced(1), damage=damage, reliability={"answer_decoder": np.ones((3, len(NU), 1))})], NU, ["block"], {}
+    )
+    assert {*DAMAGE} < {*later["corrupted"].coords} and "reliability" in later["answer_decoder"].coords
+    assert {*store.row(later)} == {*store.row(tree_of(1))}
+    with pytest.raises(ResultError, match="the store has no variable /corrupted/strange"):
+        store.row(tree_with(later, "strange"))
+
+
+def tree_with(tree, name):
+    tree = tree.copy()
+    tree["corrupted"] = xr.DataTree(tree["corrupted"].to_dataset().assign({name: ("example", [1.0])}))
+    return tree
 
 
 def fill(path, numbers):
