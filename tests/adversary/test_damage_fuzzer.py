@@ -126,7 +126,7 @@ def swap(rng, file, others):
 
 
 def swap_any(rng, file, others):
-    swap(rng, file, [one for one in others if one.parent != file.parent])
+    swap(rng, file, [one for one in others if one.parent != file.parent] or others)
 
 
 def copy_over(rng, file, others):
@@ -175,7 +175,7 @@ def harm(rng: random.Random, path: Path) -> str:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_damage_is_without_effect_or_named_and_mended_or_refused_with_a_remedy(
-    model, stores, tmp_path, pytestconfig, capsys
+    model, stores, tmp_path, pytestconfig, figures
 ):
     cases, seed = pytestconfig.getoption("cases"), pytestconfig.getoption("seed")
     names = ["finished", "finished", "stopped", "plain", "old"]
@@ -192,7 +192,7 @@ def test_damage_is_without_effect_or_named_and_mended_or_refused_with_a_remedy(
             wrong.append(f"{said}: {outcome}")
         shutil.rmtree(out)
     told = ", ".join(f"{n} {what}" for what, n in sorted(counts.items()))
-    record_property("figures", f"damage fuzzer: {cases} cases of seed {seed}: {told}")
+    figures(f"damage fuzzer: {cases} cases of seed {seed}: {told}")
     assert not wrong, "\n".join(wrong)
     assert cases < 100 or (counts["named, mended"] > cases / 3 and counts["named, refused"] > 0)
 
