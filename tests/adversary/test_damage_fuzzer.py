@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from helpers.sweeps import Scenes, status
+from helpers.sweeps import Scenes, files, status
 
 import nnblip
 from nnblip.errors import NnblipError, ResultError
@@ -77,10 +77,6 @@ def content(path: Path) -> dict[str, object]:
                 told = values.tobytes() if values.dtype.kind in "fiub" else values.tolist()
                 seen[f"{node.path}/{name}"] = variable.dims, values.shape, told, dict(variable.attrs)
     return seen
-
-
-def files(path: Path) -> dict[str, bytes]:
-    return {file.relative_to(path).as_posix(): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
 # --- the damages ---------------------------------------------------------------------------
