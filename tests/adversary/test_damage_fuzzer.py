@@ -8,7 +8,9 @@ from __future__ import annotations
 import random
 import shutil
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from nnblip.sites import windows
 from nnblip.sweeps import agenda
 from nnblip.sweeps import store as store_module
 from nnblip.sweeps.verify import check_stored
+from nnblip.tracing import provenance
 
 ASKED = dict(nu=[1.0, 5.0], draws=1, components=["question_encoder"], cells=windows([3]))
 #: What a refusal tells to do.
@@ -50,6 +53,8 @@ def stores(model, tmp_path_factory):
         return once(*args)
 
     patch.setattr(store_module, "LEAST_CHUNKS", 2)  # blocks of two examples
+    clock = pytest.MonkeyPatch()  # all of them are made at the same time
+    clock.setattr(provenance, "datetime", SimpleNamespace(now=lambda _: datetime(2026, 1, 1)))
     patch.setattr(agenda, "trace_example", stopped)
     with pytest.raises(KeyboardInterrupt):
         sweep(model, folder / "stopped.zarr")
@@ -58,6 +63,7 @@ def stores(model, tmp_path_factory):
     shutil.copytree(folder / "finished.zarr", folder / "old.zarr")
     shutil.rmtree(folder / "old.zarr" / ".checksums")
     nnblip.results.save(nnblip.causal_trace(model, Scenes.of(3), **ASKED), folder / "plain.zarr")
+    clock.undo()
     yield folder
     patch.undo()
 
