@@ -196,6 +196,12 @@ def tidy(axes: Axes, title: str, x: str = "", y: str = "") -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def legend(figure: Figure, axes: Axes, columns: int = 3) -> None:
+def legend(figure: Figure, axes: Axes) -> None:
+    """Below all panels, in as many columns as there is room for."""
     handles = axes.get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
+    for columns in (3, 2, 1):
+        made = figure.legend(*handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
+        if made.get_window_extent().width <= figure.bbox.width:
+            return
+        if columns > 1:
+            made.remove()

@@ -23,6 +23,7 @@ the draws of one seed and measured on those of another.
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Callable
 from functools import partial
 from itertools import combinations, product
@@ -173,7 +174,7 @@ def plot_greedy(sets: xr.Dataset) -> Figure:
     """One panel for each example; the states that are added stand along its axis."""
     columns, lowest = min(4, sets.sizes["example"]), min(float(sets.share.min()), float(sets.early.min()))
     rows = -(-sets.sizes["example"] // columns)
-    figure = Figure(figsize=(2.3 * columns + 0.5, 2.4 * rows + 0.3), layout="constrained")
+    figure = Figure(figsize=(max(2.3 * columns + 0.5, 3.5), 2.4 * rows + 0.3), layout="constrained")
     for at in range(sets.sizes["example"]):
         one, axes = sets.isel(example=at), figure.add_subplot(rows, columns, at + 1)
         for noise, line, fill in (("chosen", "-", "#0072B2"), ("fresh", ":", "white")):
@@ -182,7 +183,8 @@ def plot_greedy(sets: xr.Dataset) -> Figure:
         early = one.early.sel(noise="fresh")
         axes.axhline(early, color="#D55E00", linestyle="--", label="all states before the last layer, fresh draws")
         axes.axhline(0.5, color="0.75", linewidth=0.8, zorder=0)
-        tidy(axes, f"{one.question.item()}:\n{one.answer.item()}", y="" if at % columns else "share of total effect")
+        title = f"{textwrap.fill(one.question.item(), 34)}:\n{one.answer.item()}"
+        tidy(axes, title, y="" if at % columns else "share of total effect")
         ticks = range(one.states.item() + 1)
         axes.set_xticks(ticks, ["corrupted", *one.site.values[ticks[1:]]], rotation=90, fontsize=7)
         axes.margins(x=0.15)

@@ -156,7 +156,7 @@ def plot(levels: dict[str, xr.Dataset]) -> Figure:
             means = np.concatenate([data[name].sel(bound="mean").values.ravel() for data in levels.values()])
             if np.isfinite(means).any():
                 panels[row, 0].set_ylim(np.nanmin(means) - 0.1, np.nanmax(means) + 0.1)
-    legend(figure, panels[0, 0], 3)
+    legend(figure, panels[0, 0])
     return figure
 
 

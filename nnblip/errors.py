@@ -6,6 +6,7 @@ Bad input is a `ValueError` too, so that code that knows nothing of nnblip catch
 from __future__ import annotations
 
 import difflib
+import errno
 import operator
 import pickle
 import struct
@@ -38,6 +39,13 @@ def visible(text: object) -> str:
 def one_line(text: object) -> str:
     """A text as `visible` has it, in a single line."""
     return " ".join(visible(text).split())
+
+
+def reason(error: Exception) -> str:
+    """Why something cannot be written, and where another name would not help, what does."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{error.strerror}: make room there (df and df -i say how much of bytes and files there is)"
+    return str(error)
 
 
 def told(value: object, most: int = 100) -> str:

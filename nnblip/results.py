@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+import zarr
 
-from nnblip.errors import STUMBLES, NnblipError, ResultError, visible
+from nnblip.errors import STUMBLES, NnblipError, ResultError, reason, visible
 from nnblip.sites import CELLS_NODE, COMPONENTS, HEAD_KINDS, HEADS_NODE, IMAGE_KINDS, Cell, describe
 from nnblip.storage import checksums, stored
+from nnblip.storage.folders import made
 
 VARIABLES = ("probability", "log_probability", "logit_difference")  # `nnblip.blip.outcome.NAMES`, without torch
 #: Coordinates of `/corrupted`: `nnblip.passes.measure.DAMAGE`, without torch.
@@ -264,19 +266,24 @@ def save(tree: xr.DataTree, path: str | Path, overwrite: bool = False) -> Path:
     try:
         if path.exists() and not overwrite:
             raise ResultError(f"{str(path)!r} exists already: choose another name, or say overwrite")
-        path.parent.mkdir(parents=True, exist_ok=True)
         # complete beside it first: the old result may be what `tree` still reads from
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem[:20]}-") as fresh:
+        with made(path.parent), tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem[:20]}-") as fresh:
             # version 2 of the format: version 3 has no stable texts and no consolidated metadata yet
             # how the tree was stored where it comes from (a sweep's chunks and texts) does not bind here
             plain = tree.map_over_datasets(lambda node: node.drop_encoding())
-            plain.to_zarr(Path(fresh, "new.zarr"), zarr_format=2)
+            # in memory: when a disk is full, zarr writes on in its threads while it says so
+            files: dict[str, Any] = {}
+            plain.to_zarr(zarr.storage.MemoryStore(files), zarr_format=2)
+            for name, data in files.items():
+                file = Path(fresh, "new.zarr", name)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(data.to_bytes())
             checksums.seal(Path(fresh, "new.zarr"))
             if path.exists():
                 path.rename(Path(fresh, "old.zarr"))
             Path(fresh, "new.zarr").rename(path)
     except OSError as error:
-        raise ResultError(f"{str(path)!r} cannot be written: {error}") from error
+        raise ResultError(f"{str(path)!r} cannot be written: {reason(error)}") from error
     return path
 
 

@@ -24,7 +24,9 @@ TEXT_COMPONENTS = ("question_encoder", "answer_decoder")
 #: share of that, before the dense layer that mixes the heads: attention_head,
 #: crossattention_head; attention_value_output has all heads of attention side by side, as
 #: mlp_activation has the neurons after the nonlinearity. (pyvene's mlp_activation of BLIP is
-#: before it, and until February 2025 its block_output was the input.)
+#: before it, and until February 2025 its block_output was the input.) Of one token, crossattention
+#: and block are the same cell, and so are attention_value_output and attention_out, mlp_activation
+#: and mlp_out: what lies between them reads that token alone.
 KINDS = (
     "block_input",
     "attention_head", "attention_value_output", "attention_out", "attention",

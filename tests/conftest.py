@@ -18,15 +18,17 @@ collect_ignore = [] if "NNBLIP_SERVER_PYTHON" in os.environ else ["remote/server
 
 
 def pytest_addoption(parser):
-    parser.addoption("--cases", type=int, default=200, help="how many cases the fuzzers of tests/adversary try")
+    parser.addoption("--cases", type=int, default=200, help="how many damages tests/adversary tries")
+    parser.addoption("--kills", type=int, default=10, help="how many kills")
+    parser.addoption("--disks", type=int, default=10, help="how many disks full of bytes, and of files")
     parser.addoption("--seed", type=int, default=0, help="which ones")
 
 
 def pytest_terminal_summary(terminalreporter):
-    """The figures of tests/adversary, a line each."""
-    for reports in terminalreporter.stats.values():
-        for report in reports:
-            for name, value in getattr(report, "user_properties", ()):
+    """The figures of tests/adversary, a line each. (Of several processes of pytest's the first reads no other file.)"""
+    for report in (one for reports in terminalreporter.stats.values() for one in reports):
+        if getattr(report, "when", "") == "call":
+            for name, value in report.user_properties:
                 if name == "figures":
                     terminalreporter.write_line(value)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from helpers.figures import all_inside
 from scipy.stats import ttest_ind
 
 import nnblip
@@ -116,6 +117,14 @@ def check_multi_state(out: Path, summary: str) -> None:
         assert row in summary
     assert f"restore half in {halves['chosen']} of 3 examples" in summary
     assert f"and in {halves['fresh']} on fresh draws" in summary
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FOLDER)
+        plot_greedy = importlib.import_module("multi_state").plot_greedy
+    long = sets.assign_coords(question=sets.question.astype(object) + " and " + "what stands beside it" * 2)
+    for given in (sets, long):
+        for size in (1, 2, 3):
+            all_inside(plot_greedy(given.isel(example=slice(size))))
 
 
 def single_blocks(result: xr.DataTree, example: str) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""The house: imports run one way, as the contracts in pyproject.toml say, and the contracts can be broken."""
+"""The house: imports run one way, as the contracts in pyproject.toml say, which can be broken; promises are tested."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,13 @@ def lint(folder: Path) -> subprocess.CompletedProcess[str]:
 def test_the_contracts_hold():
     done = lint(ROOT)
     assert done.returncode == 0, done.stdout
+
+
+def test_every_test_that_the_page_of_promises_names_exists():
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / "reliability.md").read_text())
+    assert len(named) > 20
+    for file, name in named:
+        assert re.search(rf"^def {name}\(", (ROOT / file).read_text(), re.M), f"{file}::{name}"
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnblip.errors import ResultError
+from nnblip.errors import ResultError, reason
 from nnblip.sites import HEAD_KINDS, TEXT_COMPONENTS
+from nnblip.storage.folders import made
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -58,7 +59,7 @@ def check(out: Path, files: Iterable[str], overwrite: bool) -> None:
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
-        raise ResultError(f"folder {str(out)!r} cannot be written: {error.strerror or error}") from error
+        raise ResultError(f"folder {str(out)!r} cannot be written: {reason(error)}") from error
 
 
 def write(out: Path, tree: xr.DataTree, drawn: Mapping[str, Figure], overwrite: bool) -> list[Path]:
@@ -67,13 +68,12 @@ def write(out: Path, tree: xr.DataTree, drawn: Mapping[str, Figure], overwrite: 
 
     check(out, [RESULT, *drawn], overwrite)
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out, prefix=".nnblip-") as fresh:
+        with made(out), tempfile.TemporaryDirectory(dir=out, prefix=".nnblip-") as fresh:
             for name, figure in drawn.items():
                 figure.savefig(Path(fresh, name), dpi=200)
             results.save(tree, out / RESULT, overwrite=overwrite)
             for name in drawn:
                 Path(fresh, name).replace(out / name)
     except OSError as error:
-        raise ResultError(f"folder {str(out)!r} cannot be written: {error.strerror or error}") from error
+        raise ResultError(f"folder {str(out)!r} cannot be written: {reason(error)}") from error
     return [out / name for name in (RESULT, *drawn)]

@@ -106,7 +106,7 @@ def require_codecs(root: Path) -> None:
             if name not in CODECS:
                 raise ResultError(
                     f"{str(path)!r} names the codec {name!r}, which nnblip does not write with and which may"
-                    f" run code: expected {', '.join(CODECS)}. Trace again, or ask whoever made it"
+                    f" run code: expected {', '.join(CODECS)}. Move it away and trace again, or ask whoever made it"
                 )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nnblip.errors import STUMBLES, NnblipError, NnblipWarning, ResultError
+from nnblip.errors import STUMBLES, NnblipError, NnblipWarning, ResultError, reason
 from nnblip.storage import checksums
 from nnblip.sweeps.adopt import OWN_CODE
 from nnblip.sweeps.adopt import adopt as adopt_store
@@ -41,7 +41,7 @@ def only_writer(path: Path, team: Team) -> Lock:
     except ResultError as error:
         problem = str(error)
     except OSError as error:
-        problem = f"{str(path)!r} cannot be written: {error}: choose another --out"
+        problem = f"{str(path)!r} cannot be written: {reason(error)}: choose another --out"
     problems = [one for one in team.gather(problem) if one]
     if not problems and team.rank == 0:
         left = held_by_others(path, lambda rank: rank >= team.size)

@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from nnblip.errors import ResultError
+from nnblip.errors import ResultError, reason
 
 #: How long processes wait for one another at the start. One that ends is noticed at once.
 PATIENCE = timedelta(hours=1)
@@ -127,8 +127,8 @@ class Lock:
             ) from error
         except (OSError, NotImplementedError) as error:
             raise ResultError(
-                f"{str(path)!r} cannot be written, as its lock {str(file)!r} cannot be taken ({error}): choose another"
-                " --out, on a disk that can be written and has locks. (To read a result needs neither.)"
+                f"{str(path)!r} cannot be written, as its lock {str(file)!r} cannot be taken ({reason(error)}): choose"
+                " another --out, on a disk that can be written and has locks. (To read a result needs neither.)"
             ) from error
 
     def release(self) -> None:

@@ -171,8 +171,8 @@ class Store:
             raise
         except STUMBLES as error:
             raise ResultError(
-                f"{str(self.path)!r}: the store's metadata are damaged ({error}): the sweep that made it, run again,"
-                " mends what it can"
+                f"{str(self.path)!r}: the store's metadata are damaged ({error}) and cannot be rebuilt: move it away"
+                " and start anew"
             ) from error
         self._at, self._rows = -1, dict[str, np.ndarray]()
 

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from nnblip import results
 from nnblip.datasets import open_dataset
 from nnblip.edges import KnockOutLike
-from nnblip.errors import STUMBLES, NnblipError, RemoteError, ResultError, SettingError, whole
+from nnblip.errors import STUMBLES, NnblipError, RemoteError, ResultError, SettingError, reason, whole
 from nnblip.examples import Example, ExampleLike
 from nnblip.model import BlipVQA, as_model
 from nnblip.noise import NoiseLike
@@ -177,7 +177,9 @@ def run_sweep(
                 with _stoppable() as stopped:
                     report = _work(path, agenda, todo or [], team, lock, progress, stopped, in_flight)
         except OSError as error:
-            raise ResultError(f"{str(out)!r} cannot be written: {error}; what is done is kept, and {GO_ON}") from error
+            raise ResultError(
+                f"{str(out)!r} cannot be written: {reason(error)}; what is done is kept, and {GO_ON}"
+            ) from error
     finally:
         if lock is not None:
             lock.release()

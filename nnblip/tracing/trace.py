@@ -66,9 +66,11 @@ def causal_trace(
         reliability: with draws="auto", the split-half reliability (Spearman-Brown) that is wished for: how far the
             map of the mean over draws would come out again with as many others.
         seed: seed of the noise; the same seed and settings give the same numbers bit for bit.
-        kinds: which states of a layer, see `nnblip.sites.KINDS`; by default `block`, or none if
-            `cells` are given.
-        components: which components get a map.
+        kinds: which states of a layer, see `nnblip.sites.KINDS`; by default `block`, or none if `cells` are given. The
+            same cell in other words: `crossattention` and `block` (unless the MLP is frozen),
+            `attention_value_output` and `attention_out`, `mlp_activation` and `mlp_out`.
+        components: which components get a map. Some cells restore by construction, see `nnblip.effects.structural`:
+            the decoder's last layer of a one-token answer, all tokens of the question encoder's last layer.
         cells: what else to restore together: a family of `nnblip.sites` (`windows`, `pairs`,
             `all_tokens`, `token_across_layers`) or a list of families, sites and sets of sites.
         direction: "denoising", a corrupted run in which states are put back (does the state

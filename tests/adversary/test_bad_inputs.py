@@ -146,15 +146,12 @@ def written(folder: Path) -> set[Path]:
     return {path for path in folder.rglob("*") if path.is_file() and ".lock-" not in path.name}
 
 
-def test_there_are_rows_enough_and_each_is_there_once(capfd):
+def test_there_are_rows_enough_and_each_is_there_once(figures):
     given = [row[0] for table in TABLES.values() for row in table]
     commands = sum(one.startswith("nnblip ") for one in given)
     assert len(set(given)) == len(given) >= 300 and commands >= 150
     assert all(said and "\t" not in said for table in TABLES.values() for _, said in table)
-    with capfd.disabled():
-        print(
-            f"\nbad inputs: {len(given)} ({commands} commands, {len(given) - commands} calls), each refused in a line"
-        )
+    figures(f"bad inputs: {len(given)} ({commands} commands, {len(given) - commands} calls), each refused in a line")
 
 
 def test_what_is_right_is_taken(here, world, capfd):

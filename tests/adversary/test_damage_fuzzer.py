@@ -8,12 +8,14 @@ from __future__ import annotations
 import random
 import shutil
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import xarray as xr
-from helpers.sweeps import Scenes, status
+from helpers.sweeps import Scenes, files, status
 
 import nnblip
 from nnblip.errors import NnblipError, ResultError
@@ -21,6 +23,7 @@ from nnblip.sites import windows
 from nnblip.sweeps import agenda
 from nnblip.sweeps import store as store_module
 from nnblip.sweeps.verify import check_stored
+from nnblip.tracing import provenance
 
 ASKED = dict(nu=[1.0, 5.0], draws=1, components=["question_encoder"], cells=windows([3]))
 #: What a refusal tells to do.
@@ -50,6 +53,8 @@ def stores(model, tmp_path_factory):
         return once(*args)
 
     patch.setattr(store_module, "LEAST_CHUNKS", 2)  # blocks of two examples
+    clock = pytest.MonkeyPatch()  # all of them are made at the same time
+    clock.setattr(provenance, "datetime", SimpleNamespace(now=lambda _: datetime(2026, 1, 1)))
     patch.setattr(agenda, "trace_example", stopped)
     with pytest.raises(KeyboardInterrupt):
         sweep(model, folder / "stopped.zarr")
@@ -58,6 +63,7 @@ def stores(model, tmp_path_factory):
     shutil.copytree(folder / "finished.zarr", folder / "old.zarr")
     shutil.rmtree(folder / "old.zarr" / ".checksums")
     nnblip.results.save(nnblip.causal_trace(model, Scenes.of(3), **ASKED), folder / "plain.zarr")
+    clock.undo()
     yield folder
     patch.undo()
 
@@ -77,10 +83,6 @@ def content(path: Path) -> dict[str, object]:
                 told = values.tobytes() if values.dtype.kind in "fiub" else values.tolist()
                 seen[f"{node.path}/{name}"] = variable.dims, values.shape, told, dict(variable.attrs)
     return seen
-
-
-def files(path: Path) -> dict[str, bytes]:
-    return {file.relative_to(path).as_posix(): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
 # --- the damages ---------------------------------------------------------------------------
@@ -175,7 +177,7 @@ def harm(rng: random.Random, path: Path) -> str:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_damage_is_without_effect_or_named_and_mended_or_refused_with_a_remedy(
-    model, stores, tmp_path, pytestconfig, capsys
+    model, stores, tmp_path, pytestconfig, figures
 ):
     cases, seed = pytestconfig.getoption("cases"), pytestconfig.getoption("seed")
     names = ["finished", "finished", "stopped", "plain", "old"]
@@ -192,7 +194,7 @@ def test_damage_is_without_effect_or_named_and_mended_or_refused_with_a_remedy(
             wrong.append(f"{said}: {outcome}")
         shutil.rmtree(out)
     told = ", ".join(f"{n} {what}" for what, n in sorted(counts.items()))
-    record_property("figures", f"damage fuzzer: {cases} cases of seed {seed}: {told}")
+    figures(f"damage fuzzer: {cases} cases of seed {seed}: {told}")
     assert not wrong, "\n".join(wrong)
     assert cases < 100 or (counts["named, mended"] > cases / 3 and counts["named, refused"] > 0)
 

@@ -1,13 +1,13 @@
 """Sweeps for tests: generated scenes as a data set, and a process of its own that sweeps them.
 
 Run as a program it is `nnblip` with this data set in place of the readers, so that what is
-killed, launched twice or run out of disk is the real command.
+killed or launched twice is the real command.
 """
 
 from __future__ import annotations
 
 import os
-import signal
+import re
 import subprocess
 import sys
 import time
@@ -27,6 +27,7 @@ from nnblip.sweeps.store import Store
 ROOT = Path(__file__).parents[2]
 
 FEW = dict(nu=[5.0], draws=1)
+MADE = re.compile(rb'"created": *"[^"]*"')
 
 
 class Scenes(list):
@@ -78,6 +79,19 @@ def same_arrays(one: Path, other: Path) -> None:
         for name, variable in left.variables.items():
             assert variable.dims == right[name].dims
             np.testing.assert_array_equal(variable.values, right[name].values, err_msg=f"{node.path}/{name}")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """All files, by path."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def same_files(one: Path, other: Path) -> None:
+    """Two stores have the same files, byte for byte but for the time when they were made."""
+    left, right = ({key: MADE.sub(b"", data) for key, data in files(store).items()} for store in (one, other))
+    for lists in (left, right):
+        assert len(lists.pop(".checksums/all").splitlines()) == len(lists) + 1  # they are those of the times, too
+    assert left == right
 
 
 def same_as_trace(tree: xr.DataTree, traced: xr.DataTree) -> None:
@@ -142,60 +156,5 @@ def main() -> int:
     return main()
 
 
-# --- kills ---------------------------------------------------------------------------------
-
-
-class Victims:
-    """Processes that each run a command and are killed at a moment of it: forks of one that has loaded what they need.
-
-    Moments are counted: each time that a file or folder of the store is about to be made, renamed or removed.
-    """
-
-    def __init__(self, out: Path, n: int) -> None:
-        program = ["-m", "helpers.sweeps", "victims", str(out), *command(out, n)[2:]]
-        self.process = start(program, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
-
-    def run(self, moment: int = 0) -> int:
-        """Start one; 0 lets it live. Gives its exit code, which is -SIGKILL if it was still at work."""
-        self.process.stdin.write(f"{moment}\n")
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
-
-    def close(self) -> None:
-        self.process.communicate()
-
-
-def victims(out: str, *arguments: str) -> int:
-    import nnblip
-    from nnblip.command import cli  # noqa: F401
-
-    nnblip.causal_trace(nnblip.BlipVQA(), Scenes.of(1), **FEW, progress=False)  # all is loaded now, for every fork
-    sys.argv[1:] = arguments
-    for line in sys.stdin:
-        sys.stdout.flush()
-        if not (child := os.fork()):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            if moment := int(line):
-                kill_at(moment, Path(out).name)
-            os._exit(main())
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-    return 0
-
-
-def kill_at(moment: int, name: str) -> None:
-    """SIGKILL this process before it does something for the so many-th time to a path with this name in it."""
-    left = moment
-
-    def noticed(event: str, args: tuple) -> None:
-        nonlocal left
-        writes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
-        if (writes or event in ("os.mkdir", "os.rename", "os.remove")) and name in str(args[0]):
-            left -= 1
-            if not left:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(noticed)
-
-
 if __name__ == "__main__":
-    sys.exit(victims(*sys.argv[2:]) if sys.argv[1] == "victims" else main())
+    sys.exit(main())

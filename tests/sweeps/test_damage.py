@@ -89,37 +89,9 @@ def test_a_stop_without_a_word_is_still_said(capsys, monkeypatch):
     assert main(["check", "results.zarr"]) == 130 and capsys.readouterr().err == "nnblip: stopped\n"
 
 
-@pytest.fixture
-def little_disk(tmp_path):
-    """A file system of 1200 kB, where it can be mounted."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1200k", "tmpfs", folder], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("no tmpfs can be mounted here; the limit on files' sizes below stands for it")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
-
-
-@pytest.mark.slow
-def test_a_full_disk_stops_it_with_a_reason_and_it_goes_on_when_there_is_room(model, little_disk, tmp_path):
-    out, examples = little_disk / "results.zarr", Scenes.of(16)
-    with pytest.raises(ResultError, match=r"No space left.*the same command goes on"):
-        nnblip.sweep(model, examples, out, **FEW)
-    done = status(out).count("done")
-    assert 0 < done < 16
-    with pytest.raises(ResultError, match="No space left"):
-        nnblip.sweep(model, examples, out, **FEW)
-    assert status(out).count("done") >= done
-    subprocess.run(["mount", "-o", "remount,size=20m", little_disk], check=True)
-    nnblip.sweep(model, examples, out, **FEW)
-    nnblip.sweep(model, examples, tmp_path / "whole.zarr", **FEW)
-    same_arrays(out, tmp_path / "whole.zarr")
-
-
 @pytest.mark.slow
 def test_a_write_that_fails_stops_it_and_it_goes_on(model, tmp_path, monkeypatch):
-    """The same with a limit on the size of files, which needs no rights."""
+    """A limit on the size of files, which needs no rights; full disks are in tests/adversary."""
     out, examples = tmp_path / "results.zarr", Scenes.of(6)
     write = Store.write
     allowed = resource.getrlimit(resource.RLIMIT_FSIZE)

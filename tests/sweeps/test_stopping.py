@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 
@@ -11,7 +10,6 @@ import pytest
 from helpers.sweeps import (
     FEW,
     Scenes,
-    Victims,
     command,
     environment,
     held,
@@ -27,7 +25,6 @@ from nnblip.errors import ResultError
 from nnblip.sweeps import agenda
 from nnblip.sweeps import sweep as sweeping
 from nnblip.sweeps.processes import Lock
-from nnblip.sweeps.verify import check_stored
 
 # --- stopping and going on -----------------------------------------------------------------
 
@@ -58,33 +55,6 @@ def test_what_is_finished_is_never_repeated(model, tmp_path, monkeypatch):
     nnblip.sweep(model, examples, out, **FEW)
     assert ids == [], "a finished sweep traces nothing"
     same_arrays(out, tmp_path / "whole.zarr")
-
-
-@pytest.mark.slow
-def test_twenty_kills_at_random_moments_leave_no_trace(model, tmp_path):
-    """Real processes, real SIGKILL: at the start, while the store is made, and before or after any file is written."""
-    out, whole, rng = tmp_path / "results.zarr", tmp_path / "whole.zarr", random.Random(1)
-    at_once = start(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    at_once.kill()
-    assert at_once.wait(300) == -signal.SIGKILL and not out.exists()
-    victims, seen = Victims(out, 30), []
-    # a thousand moments make a store; some two hundred go on in one, and some eighty write an example
-    for least, most in [(1, 1000)] * 2 + [(1000, 1200)] + [(1, 400)] * 16:
-        assert victims.run(rng.randint(least, most)) == -signal.SIGKILL, "it was still at work"
-        seen.append(status(out).count("done") if out.exists() else 0)
-    assert seen == sorted(seen) and 5 < seen[-1] < 30, f"each run goes on where the last was killed: {seen}"
-    assert not [line for line in _said(out) if "damaged" in line]
-    assert victims.run() == 0
-    victims.close()
-    nnblip.sweep(model, Scenes.of(30), whole, **FEW)
-    same_arrays(out, whole)
-    assert not [*out.rglob("*.partial")]
-
-
-def _said(out):
-    lines = []
-    check_stored(out, lines.append)
-    return lines
 
 
 # --- several writers -----------------------------------------------------------------------
