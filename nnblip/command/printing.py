@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nnblip import effects
+from nnblip.diagnosis import diagnose
 from nnblip.effects.reading import spoken
 from nnblip.errors import visible
 
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from nnblip.sweeps.sweep import Report
+
+
+#: A diagnosis has all numbers of a result in memory, some of them several times.
+READ_BYTES = 2**30
+COLOURS = {"severe": "bold red", "warning": "yellow", "note": "dim"}
 
 
 def trace(tree: xr.DataTree, image: str, shown: float) -> None:
@@ -71,6 +77,18 @@ def sweep(report: Report) -> None:
     console.print(table)
     wrote = "Wrote" if report.ran else "Nothing was left to do in"
     console.print(f"\n{wrote} {report.out}", soft_wrap=True)
+
+
+def findings(console: Console | None, tree: xr.DataTree) -> None:
+    """What `nnblip.diagnose` finds in a result, a line for each; of one that is too large to be read at once, that."""
+    console = console or _console()
+    if tree.nbytes > READ_BYTES:
+        said = f"Not diagnosed: {tree.nbytes / 2**30:.1f} GiB of numbers; nnblip.diagnose takes a selection of examples"
+        console.print(Text(said), soft_wrap=True)
+        return
+    for finding in diagnose(tree):
+        level, _, rest = str(finding).partition(": ")
+        console.print(Text.assemble((level, COLOURS[finding.level]), f": {visible(rest)}"), soft_wrap=True)
 
 
 class _Plain(Console):

@@ -120,9 +120,8 @@ def halves(look: Look) -> Iterator[Seen]:
         if poor.any():
             level = "severe" if graver(none, known) != "note" else graver(poor, known)
             middle = np.median(found[poor])
-            said = f"{one}: reliability {middle:.2f}" + f" (median of {poor.sum()} of {known.sum()} maps)" * (
-                known.sum() > 1
-            )
+            several = f" (median of {poor.sum()} of {known.sum()} maps)" if known.sum() > 1 else ""
+            said = f"{one}: reliability {middle:.2f}{several}"
             yield Seen(level, said, f"at least {RELIABLE:g}", look.at(poor))
 
 
@@ -137,7 +136,7 @@ def _known(draws: Array) -> Array:
 
 
 def _reliability(draws: Array, varied: bool) -> float:
-    """Of the mean map; nothing is known of fewer than four draws that differ, and those that do not differ are exact."""
+    """Of the mean map; NaN of fewer than four draws that differ, and 1 of draws that are all alike."""
     if not varied:
         return 1.0
     return split_half(draws) if len(draws) >= LEAST_DRAWS else float("nan")
