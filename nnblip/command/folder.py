@@ -67,7 +67,8 @@ def write(out: Path, tree: xr.DataTree, drawn: Mapping[str, Figure], overwrite: 
     from nnblip.diagnosis import ATTRIBUTE, diagnose
 
     check(out, [RESULT, *drawn], overwrite)
-    noted = tree.assign_attrs({ATTRIBUTE: diagnose(tree).to_json()})
+    noted = tree.copy()
+    noted.attrs = {**tree.attrs, ATTRIBUTE: diagnose(tree).to_json()}
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out, prefix=".nnblip-") as fresh:

@@ -172,7 +172,8 @@ def _spread(values: Array) -> Array:
 
 
 def _maps(name: str, node: xr.Dataset, given: xr.DataArray) -> list[Map]:
-    kinds = np.atleast_1d(node["kind"].values).tolist() if "kind" in node.coords else [""]
+    cells = name == CELLS_NODE or "kind" not in node.coords  # where `kind` says what each cell is
+    kinds = [""] if cells else np.atleast_1d(node["kind"].values).tolist()
     inner = [str(dim) for dim in node[PROBABILITY].dims if dim not in (*OUTER, "kind")]
     shape = [node.sizes[dim] for dim in inner]
     places = [dict(zip(inner, place, strict=True)) for place in np.ndindex(*shape)]

@@ -176,6 +176,7 @@ def dominated(look: Look) -> Iterator[Seen]:
             places = (there >= there.max(0)) & one_of
             level = "note" if "image_encoder" in what else "warning"
             yield Seen(level, said, f"at most {HALF:g}", look.at(places))
+            return  # what is a share of the total effect follows it
 
 
 def _profiles(look: Look) -> Iterator[tuple[str, Array]]:
