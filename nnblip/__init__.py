@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nnblip import datasets, demo, effects, noise, plot, results, sites
+    from nnblip.diagnosis import diagnose
     from nnblip.edges import knock_out
     from nnblip.effects import gamma, indirect_effect, relevance, total_effect
     from nnblip.errors import NnblipError, NnblipWarning, RemoteError
@@ -35,6 +36,7 @@ _NAMES = {
     "Site": "sites",
     "attribution_trace": "tracing.attribution",
     "causal_trace": "tracing.trace",
+    "diagnose": "diagnosis",
     "gamma": "effects",
     "indirect_effect": "effects",
     "knock_out": "edges",
@@ -44,7 +46,7 @@ _NAMES = {
 }
 __all__ = [
     "BlipVQA", "Example", "Job", "NnblipError", "NnblipWarning", "RemoteError", "Site", "attribution_trace",
-    "causal_trace", "datasets", "demo", "effects", "gamma", "indirect_effect", "knock_out", "noise", "plot",
+    "causal_trace", "datasets", "demo", "diagnose", "effects", "gamma", "indirect_effect", "knock_out", "noise", "plot",
     "relevance", "results", "sites", "sweep", "total_effect",
 ]  # fmt: skip
 

@@ -247,6 +247,8 @@ def sweep(
 def check(path: Path, /) -> int:
     """Read all of a stored result and say what is damaged; exit code 1 if anything is. Changes nothing.
 
+    Of a result that is whole, say what speaks against its numbers (`nnblip.diagnose`).
+
     Parameters
     ----------
     path
@@ -255,7 +257,13 @@ def check(path: Path, /) -> int:
     """
     from nnblip.sweeps.verify import check_stored
 
-    return 0 if check_stored(path, say) else 1
+    if not check_stored(path, say):
+        return 1
+    from nnblip.command import printing
+    from nnblip.results import open_result
+
+    printing.findings(None, open_result(path))
+    return 0
 
 
 @app.command

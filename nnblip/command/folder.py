@@ -63,15 +63,18 @@ def check(out: Path, files: Iterable[str], overwrite: bool) -> None:
 
 
 def write(out: Path, tree: xr.DataTree, drawn: Mapping[str, Figure], overwrite: bool) -> list[Path]:
-    """Write all of it beside its place first. Raises `ResultError` as `check` does."""
+    """Write all of it beside its place first, and what its diagnosis finds as an attribute. Raises as `check` does."""
     from nnblip import results
+    from nnblip.diagnosis import ATTRIBUTE, diagnose
 
     check(out, [RESULT, *drawn], overwrite)
+    noted = tree.copy()
+    noted.attrs = {**tree.attrs, ATTRIBUTE: diagnose(tree).to_json()}
     try:
         with made(out), tempfile.TemporaryDirectory(dir=out, prefix=".nnblip-") as fresh:
             for name, figure in drawn.items():
                 figure.savefig(Path(fresh, name), dpi=200)
-            results.save(tree, out / RESULT, overwrite=overwrite)
+            results.save(noted, out / RESULT, overwrite=overwrite)
             for name in drawn:
                 Path(fresh, name).replace(out / name)
     except OSError as error:

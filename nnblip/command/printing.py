@@ -12,12 +12,18 @@ from rich.table import Table
 from rich.text import Text
 
 from nnblip import effects
+from nnblip.diagnosis import diagnose
 from nnblip.effects.reading import spoken
 from nnblip.errors import visible
 from nnblip.sites import HEADS_NODE
 
 if TYPE_CHECKING:
     from nnblip.sweeps.sweep import Report
+
+
+#: A diagnosis has all numbers of a result in memory, some of them several times.
+READ_BYTES = 2**30
+COLOURS = {"severe": "bold red", "warning": "yellow", "note": "dim"}
 
 
 def trace(tree: xr.DataTree, image: str, shown: float) -> None:
@@ -37,6 +43,8 @@ def trace(tree: xr.DataTree, image: str, shown: float) -> None:
             f"Restoring {_spoken(sites[0])} alone gives {_bounds(_at(cells, sites[0]), '')} back.", soft_wrap=True
         )
     draws = _counted(tree.sizes["draw"], "draw")
+    console.print()
+    findings(console, tree)
     console.print(f"\nMeans of {draws} of the noise{_in_brackets(totals, 'draws')}.\n", soft_wrap=True)
 
     ladder = Table("ν", "clean", "corrupted", "total effect", box=None)
@@ -77,8 +85,22 @@ def sweep(report: Report) -> None:
         table.add_row(str(kind) or "-", str(int(here.units.max())), *means)
     console.print(f"Means over examples{_in_brackets(found, 'examples')}.")
     console.print(table)
+    console.print()
+    findings(console, report.tree)
     wrote = "Wrote" if report.ran else "Nothing was left to do in"
     console.print(f"\n{wrote} {report.out}", soft_wrap=True)
+
+
+def findings(console: Console | None, tree: xr.DataTree) -> None:
+    """What `nnblip.diagnose` finds in a result, a line for each; of one that is too large to be read at once, that."""
+    console = console or _console()
+    if tree.nbytes > READ_BYTES:
+        said = f"Not diagnosed: {tree.nbytes / 2**30:.1f} GiB of numbers; nnblip.diagnose takes a selection of examples"
+        console.print(Text(said), soft_wrap=True)
+        return
+    for finding in diagnose(tree):
+        level, _, rest = str(finding).partition(": ")
+        console.print(Text.assemble((level, COLOURS[finding.level]), f": {visible(rest)}"), soft_wrap=True)
 
 
 def _intervals(tree: xr.DataTree, value: str, **settings: Any) -> xr.DataTree:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from nnblip import effects
+from nnblip.diagnosis import diagnose
 from nnblip.effects import reading
 from nnblip.errors import visible
 
@@ -71,7 +73,18 @@ def title_of(
     average = "" if draws is None else ", 1 draw" if draws == 1 else f", mean of {draws} draws"
     done = "damaged" if tree.attrs.get("direction") == "noising" else "restored"
     settings = f"{reading.spoken(component)}, {kind} {done}, ν = {float(tree.coords['nu']):g}{average}"
-    return [*textwrap.wrap(headline, characters), *textwrap.wrap(visible(settings), characters)]
+    return wrapped([headline, visible(settings), *severe(tree)], characters)
+
+
+def severe(tree: xr.DataTree) -> list[str]:
+    """What leaves nothing in the numbers that are drawn: a figure that is passed on has to say it itself."""
+    found = diagnose(tree).at_least("severe")
+    return [visible(f"Not to be relied on: {one.name}, {one.measured}") for one in found]
+
+
+def wrapped(parts: Iterable[str], characters: int) -> list[str]:
+    """Lines of at most so many characters, each part on a line of its own."""
+    return [line for part in parts for line in textwrap.wrap(part, characters)]
 
 
 def colour_bar(

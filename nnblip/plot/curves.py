@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nnblip import effects
 from nnblip.effects import reading
 from nnblip.errors import one_of, visible
-from nnblip.plot.common import SMALL, TEXT, literal, say
+from nnblip.plot.common import SMALL, TEXT, literal, say, severe, wrapped
 
 # Okabe and Ito's colours, which people with any colour vision tell apart, and a marker each.
 _LINES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#000000", "v"))
@@ -71,8 +71,10 @@ def gamma(tree: xr.DataTree, *, kind: str = "block", threshold: float = effects.
     axes.spines[["top", "right"]].set_visible(False)
     of = f"{examples} examples" if examples > 1 else "1 example"
     reasons = {str(r) for curve in curves.values() for r in curve["reason"].values if str(r).startswith("too few")}
-    of += f"\nno interval: {reasons.pop()}" if reasons else f"\n95 % intervals over {over}"
-    axes.set_title(f"{visible(kind)} restored, {of}", fontsize=TEXT, loc="left")
+    of += f", no interval: {reasons.pop()}" if reasons else f", 95 % intervals over {over}"
+    title = wrapped([f"{visible(kind)} restored, {of}", *severe(tree)], 66)
+    figure.set_figheight(3.4 + 0.17 * (len(title) - 1))
+    axes.set_title("\n".join(title), fontsize=TEXT, loc="left")
     if counts.any():
         axes.axhline(0, color="0.75", linewidth=0.8, zorder=0)
         axes.legend(frameon=False, fontsize=SMALL)
