@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-from common import bounds, interval, intervals_are, table
+from common import bounds, diagnoses, interval, intervals_are, table
 
 import nnblip
 from nnblip import effects
@@ -44,6 +44,8 @@ Means over scenes of means over draws, with {intervals_are(len(result.example))}
 
 The best layer is that whose best token of each scene gives most back: the best of many, so rather too large. Cells \
 that restore by construction, such as the answer decoder's last layer, are left out.
+
+{diagnoses(result=result)}
 """
 
 

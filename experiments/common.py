@@ -184,6 +184,13 @@ def intervals_are(examples: int) -> str:
     return f"95 % intervals over {over}; too few: fewer than {least}, or a few of them decide"
 
 
+def diagnoses(**trees: xr.DataTree) -> str:
+    """A section of a summary: what speaks against the numbers of each result (`nnblip.diagnose`)."""
+    found = [(name, finding) for name, tree in trees.items() for finding in nnblip.diagnose(tree)]
+    lines = [f"- {name}: {finding}" if len(trees) > 1 else f"- {finding}" for name, finding in found]
+    return "## What speaks against these numbers\n\n" + ("\n".join(lines) or "Nothing that `nnblip.diagnose` knows of.")
+
+
 def table(*rows: list[str]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:]))
 

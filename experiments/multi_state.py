@@ -31,7 +31,7 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-from common import bounds, interval, intervals_are, legend, table, tidy
+from common import bounds, diagnoses, interval, intervals_are, legend, table, tidy
 from matplotlib.figure import Figure
 
 import nnblip
@@ -247,6 +247,8 @@ examples they hold all of its tokens, which is the clean answer by construction.
 restore {sets.early.sel(noise="fresh").mean("example").item():+z.2f} of the total effect (mean over examples).
 
 {table(*found)}
+
+{diagnoses(result=result)}
 """
 
 

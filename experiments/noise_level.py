@@ -34,6 +34,7 @@ from common import (
     STYLES,
     bounds,
     by_type,
+    diagnoses,
     examples_of,
     interval,
     intervals_are,
@@ -208,6 +209,8 @@ The smallest ν at which the median share of the answer's probability that is lo
 "Answer begins otherwise" is known between two bounds: the second of the clean run is ahead; or it is, or the answer's \
 probability is at most one half. n: examples of which the noise takes away at least {threshold:g}, of which alone Γ \
 is the mean. Draws needed: for two maps of one example to agree to {AGREE:g}, each the mean of so many draws.
+
+{diagnoses(**trees)}
 """
 
 

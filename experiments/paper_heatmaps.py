@@ -28,6 +28,7 @@ import xarray as xr
 from common import (
     Questions,
     bounds,
+    diagnoses,
     examples_of,
     first_correct,
     interval,
@@ -148,7 +149,7 @@ def run(args: argparse.Namespace) -> None:
     settings = f"{args.noise}, ν = {args.nu:g}, {args.draws} draws, {next(iter(trees.values())).attrs['model']}"
     intro = f"""{settings}. Means over examples of means over draws, with {intervals_are(args.n)}. Data sets \
 were gone through in order until {args.n} color questions of seven words were answered correctly, or to the end."""
-    text = "\n\n".join([intro, passed_over(chosen, sets), *parts])
+    text = "\n\n".join([intro, passed_over(chosen, sets), *parts, diagnoses(**trees)])
     (args.out / "summary.md").write_text(text + "\n")
     print(text)
 

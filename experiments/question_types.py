@@ -24,6 +24,7 @@ import xarray as xr
 from common import (
     bounds,
     by_type,
+    diagnoses,
     examples_of,
     interval,
     intervals_are,
@@ -195,7 +196,7 @@ together with 95 %, and each type has at least {MIN_EXAMPLES} examples, or there
         for (a, b), pair in zip(combinations(types, 2), between.pair.values, strict=True):
             rows.append([f"{a} − {b}", f"{correlation(data, a, b):+z.2f}", largest(between.sel(pair=pair))])
         text += f"\n### {spoken}\n\n{table(*rows)}\n" if len(types) > 1 else f"\n{spoken}: one type only.\n"
-    return text
+    return f"{text}\n{diagnoses(result=tree)}\n"
 
 
 def main() -> None:

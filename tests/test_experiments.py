@@ -48,6 +48,8 @@ def test_an_experiment_writes_dataset_figures_and_summary(path, tmp_path):
     assert xr.open_datatree(stores[0]).sizes["draw"] == 2 and list(out.glob("*.png"))
     summary = (out / "summary.md").read_text()
     assert summary.strip() in done.stdout
+    against = summary.partition("## What speaks against these numbers")[2]
+    assert all(str(finding) in against for finding in nnblip.diagnose(nnblip.results.open_result(stores[0])))
     if check := globals().get(f"check_{path.stem}"):
         check(out, summary)
     if path.stem == GOES_ON:
