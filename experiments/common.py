@@ -181,7 +181,7 @@ def interval(bounds: np.ndarray | tuple[float, float, float], sign: str = "+") -
 def intervals_are(examples: int) -> str:
     """Of what the intervals of a summary are, and what stands in their place."""
     over, least = ("the draws of the one example", MIN_DRAWS) if examples == 1 else ("examples", MIN_EXAMPLES)
-    return f"95 % intervals over {over}; too few: fewer than {least}, or a few of them decide"
+    return f"95 % intervals over {over}; too few: fewer than {least}, or of which hardly any differ"
 
 
 def diagnoses(**trees: xr.DataTree) -> str:

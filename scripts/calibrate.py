@@ -41,8 +41,10 @@ TESTS = [
     ("paired", (8, 8)), ("paired", (12, 12)), ("paired", (50, 50)), ("groups", (8, 12)), ("groups", (20, 20)),
     ("groups", (12, 60)), ("map", (12, 12)),
 ]  # fmt: skip
-#: The scenes that are traced. Of some noises so many draws are their truth; the reliability is read of fewer.
-SCENES, TRUTH, READ = 20, 160, 40
+#: How many scenes are traced; of how many draws the reliability is read, and how many are the truth.
+SCENES, READ, TRUTH = 20, 40, 160
+#: A mean total effect from which on there is something to map.
+SEEN = 0.1
 REAL: dict[str, tuple[float, ...]] = {"multiplicative": (2, 3, 5), "additive": (3,), "shuffle": (0.5,)}
 #: What the reliability is read of: noise, where it falls, its ladder of ν.
 LADDERS: dict[tuple[str, str], tuple[float, ...]] = {
@@ -143,7 +145,7 @@ def intervals(kept: Kept, _: Traces) -> Iterator[str]:
 
 def tests(kept: Kept, _: Traces) -> Iterator[str]:
     trials = 300 if kept.quick else 4000
-    maps = trials // 5
+    maps = trials // 2
     yield (
         f"A true null is rejected at 5 % in so many percent of {trials} trials ({off(0.05, trials)}, two standard"
         f" errors; of maps {maps} trials, {off(0.05, maps)})."
@@ -217,14 +219,14 @@ class Traces:
 
 
 def real(kept: Kept, traces: Traces) -> Iterator[str]:
-    trials, count = (10, 3) if kept.quick else (100, SCENES)
+    trials, count = (10, 3) if kept.quick else (50, SCENES)
     ladder = [(noise, nu) for noise, nus in REAL.items() for nu in nus]
     yield (
         f"Draws of the small model, taken at random from {TRUTH} of each of {count} scenes, whose means are the truth;"
         f" {trials} times for each scene, which has an interval over its draws. Means over scenes ± two standard errors"
         " over scenes; cells whose draws do not differ (by 1e-6) are left out."
     )
-    rows: Rows = [["noise", "ν", "draws", "total effect", "single states", "relevance of states", "Γ"]]
+    rows: Rows = [["noise", "ν", "draws", "total effect", "states", "relevance", "Γ", "states by bootstrap-t"]]
     for noise, nu in ladder:
         for draws in (10, 20, 40):
             found = kept(
@@ -239,7 +241,7 @@ def real(kept: Kept, traces: Traces) -> Iterator[str]:
             rows.append([noise, f"{nu:g}", str(draws), *cells])
     yield table(rows)
     yield (
-        f"As many scenes as said, taken at random from the {count} with 10 draws each, {20 * trials} times; the truth"
+        f"As many scenes as said, taken at random from the {count} with 10 draws each, {40 * trials} times; the truth"
         " is the mean of all scenes."
     )
     rows = [["noise", "ν", "scenes", "total effect", "decoder's states", "Γ of the question encoder", "Γ, pooled"]]
@@ -247,27 +249,29 @@ def real(kept: Kept, traces: Traces) -> Iterator[str]:
         for size in (8, 20, 60):
             found = kept(
                 f"real examples {noise} {nu} {size}",
-                partial(lambda n, v, s: over_examples(traces.truths(n, v, count), s, 20 * trials), noise, nu, size),
+                partial(lambda n, v, s: over_examples(traces.truths(n, v, count), s, 40 * trials), noise, nu, size),
             )
             rows.append([noise, f"{nu:g}", str(size), *(told(*one) for one in found)])
     yield table(rows)
 
 
 def over_draws(tree: xr.DataTree, draws: int, trials: int) -> list[float]:
-    """Coverage of one scene's total effect, states, relevance and Γ; NaN for what is undefined."""
+    """Coverage of one scene's total effect, states, their relevance, Γ, and states by another method; NaN for what is
+    undefined."""
     chosen = np.random.default_rng(draws).integers(0, tree.sizes["draw"], (trials, draws))
     some = _resampled(tree, chosen)
     differ = (tree["question_encoder"].probability - tree["corrupted"].probability).isel(example=0, drop=True)
     found = []
-    for value in ("total_effect", "indirect_effect", "relevance", "gamma"):
+    asked = ("total_effect", None), ("indirect_effect", None), ("relevance", None), ("gamma", None)
+    for value, method in (*asked, ("indirect_effect", "percentile-t")):
         name = "corrupted" if value == "total_effect" else "question_encoder"
         truth, here = (
-            effects.interval(data, value, over="draws", resamples=resamples, seed=draws)[name].to_dataset()
-            for data, resamples in ((tree, 100), (some, 1000))
+            effects.interval(data, value, over="draws", method=method, resamples=count, seed=draws)[name].to_dataset()
+            for data, count in ((tree, 100), (some, 500))
         )
-        if value in ("indirect_effect", "relevance"):
-            here = here.where(differ.std("draw") > 1e-6)
-        found.append(counted(here, truth.value[0].drop_vars("example")).covered)
+        known = truth.value.isel(example=0, drop=True)
+        there = known.notnull() & (differ.std("draw") > 1e-6) if "token" in known.dims else known.notnull()
+        found.append(counted(here.where(there), known).covered)
     return found
 
 
@@ -320,12 +324,12 @@ def reliability(kept: Kept, traces: Traces) -> Iterator[str]:
     count = 3 if kept.quick else SCENES
     yield (
         f"Maps of the question encoder's blocks, by probability, of {count} scenes and {READ} draws. Total effect: mean"
-        " over scenes, and the median of its share of the clean probability. Reliability of a mean of 10 draws (split"
-        " halves, Spearman-Brown): mean over scenes with a 95 % interval, and the least of all scenes. Draws for 0.9:"
-        " what half of the scenes need, and nine of ten. A map of no effect is the reliable map of nothing."
+        f" over scenes. Where it is less than {SEEN} there is nothing to map; of the scenes where it is more,"
+        " reliability of a mean of 10 draws (split halves, Spearman-Brown), median [quartiles] and least, and how many"
+        " draws half of them, and nine of ten, need for 0.9."
     )
     rows: Rows = [
-        ["noise", "at", "ν", "total effect", "of clean", "reliability", "least", "draws for 0.9", "of nine in ten"]
+        ["noise", "at", "ν", "total effect", "scenes", "reliability", "least", "draws for 0.9", "of nine in ten"]
     ]
     for (noise, place), ladder in LADDERS.items():
         draws = 1 if noise in ALIKE else READ
@@ -335,37 +339,34 @@ def reliability(kept: Kept, traces: Traces) -> Iterator[str]:
                 partial(lambda *of: [of_map(traces(scene, *of[:-1]), of[-1]) for scene in range(count)],
                         noise, place, ladder, draws, level),
             )  # fmt: skip
-            total, lost, of_ten, of_all = np.array(found, float).T
-            one = of_all / (of_all + draws * (1 - of_all))  # Spearman and Brown, backwards
-            with np.errstate(divide="ignore"):
-                needed = np.where(one > 0, np.ceil(9 * (1 - one) / one), np.inf)
-            low, high = bounds(of_ten)
-            cells = [f"{total.mean():+.3f}", f"{100 * np.median(lost):.0f} %"]
+            total, *reliable = np.array(found, float).T
+            of_ten, of_all = np.array(reliable)[:, total >= SEEN]
+            cells = [f"{total.mean():+.2f}", f"{len(of_ten)} of {count}"]
             if noise in ALIKE:
                 cells += ["all draws are alike", "", "1", "1"]
+            elif not len(of_ten):
+                cells += [""] * 4
             else:
-                cells += [f"{np.nanmean(of_ten):.2f} [{low:.2f}, {high:.2f}]", f"{np.nanmin(of_ten):.2f}"]
-                cells += [f"{np.nanquantile(needed, share, method='higher'):.0f}" for share in (0.5, 0.9)]
+                one = np.maximum(of_all / (of_all + draws * (1 - of_all)), 1e-9)  # Spearman and Brown, backwards
+                needed = np.ceil(9 * (1 - one) / one)
+                low, half, high = np.quantile(of_ten, [0.25, 0.5, 0.75])
+                cells += [f"{half:.2f} [{low:.2f}, {high:.2f}]", f"{of_ten.min():.2f}"]
+                most = [np.quantile(needed, share, method="higher") for share in (0.5, 0.9)]
+                cells += [f"{value:.0f}" if value < 1000 else "over 1000" for value in most]
             rows.append([noise, place, f"{nu:g}", *cells])
     yield table(rows)
 
 
 def of_map(tree: xr.DataTree, level: int) -> list[float]:
-    """Total effect, its share of the clean probability, reliability of ten draws, and of all."""
+    """Total effect, reliability of ten draws, and of all."""
     here = tree.isel(nu=level, example=0)
     total = float(nnblip.total_effect(here)["corrupted"].probability.mean())
     maps = here["question_encoder"].probability.values
     maps = maps.reshape(len(maps), -1)
-    share = total / here["clean"].probability.item()
     if len(maps) == 1:
-        return [total, share, 1.0, 1.0]
+        return [total, 1.0, 1.0]
     tens = [split_half(maps[start : start + 10]) for start in range(0, len(maps) - 9, 10)]
-    return [total, share, float(np.nanmean(tens)), split_half(maps)]
-
-
-def bounds(values: np.ndarray) -> tuple[float, float]:
-    found = effects.interval(xr.DataArray(values, dims="example"))
-    return float(found["low"]), float(found["high"])
+    return [total, float(np.nanmean(tens)), split_half(maps)]
 
 
 # ---- all -------------------------------------------------------------------------------------

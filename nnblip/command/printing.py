@@ -118,7 +118,7 @@ def _bounds(at: xr.Dataset, sign: str = "+") -> str:
 def _in_brackets(found: xr.Dataset, units: str) -> str:
     """What the brackets are, and why some numbers have none."""
     reasons = sorted({str(reason) for reason in found.reason.values.ravel()} - {""})
-    why = f"; no interval where there are {', or '.join(reasons)}" if reasons else ""
+    why = f" (none: {', '.join(reasons)})" if reasons else ""
     return f", in brackets 95 % intervals over {units}{why}"
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nnblip.effects import resampling
 from nnblip.effects.reading import groups_of
-from nnblip.effects.resampling import Array, estimate, in_blocks
+from nnblip.effects.resampling import Array, alike, estimate, in_blocks
 from nnblip.effects.shares import THRESHOLD
 from nnblip.effects.units import Quantity, quantities, root_without
 from nnblip.errors import SettingError, one_of, whole
@@ -29,7 +29,7 @@ METHODS = ("percentile-t", "bca", "student", "beyond")
 BEST = {"examples": "percentile-t", "draws": "beyond"}
 #: Of a mean of ratios, how much of the interval's width the bias of few draws may be for each draw: it is mended, and
 #: what is left is the more the fewer draws there are.
-BIAS = 0.03
+BIAS = 0.025
 
 
 def interval(
@@ -75,7 +75,8 @@ def interval(
     Returns:
         A Dataset for an array, else a tree of the restored nodes (of `/corrupted` for the total effect). In the
         place of `example` and `draw` there is nothing, or what `by` names. Variables: `value`, the mean; `low` and
-        `high`; `units`, of how many examples or draws; `reason`, "" or why the bounds are NaN.
+        `high`; `units`, of how many examples or draws; `reason`, "" or why the bounds are NaN: there are too few
+        units, a few of them decide, or all are alike, which is so by construction or says nothing of others.
 
     Raises:
         NnblipError: for a setting that cannot be used, or if something is missing in the result.
@@ -147,7 +148,7 @@ class _Way:
         value, low, high = estimate(a, b), *self.bounds(own, b, quantity)
         if quantity.pooled:
             value = np.where(b.sum(0) / np.maximum(count, 1) >= quantity.limit, value, np.nan)
-        reason = _reasons(value, low, high, count, MIN_EXAMPLES, "examples", quantity)
+        reason = _reasons(value, low, high, count, MIN_EXAMPLES, "examples", quantity, alike(own, b))
         bias = np.abs(value - own.sum(0) / np.maximum(count, 1))
         if quantity.total is not None and not quantity.pooled:
             much = bias > BIAS * quantity.numbers.shape[1] * (high - low)
@@ -164,7 +165,7 @@ class _Way:
             value, low, high = estimate(a, b), *self.bounds(a, b, quantity)
             if quantity.total is not None:
                 value = np.where(b.sum(0) / np.maximum(count, 1) >= quantity.limit, value, np.nan)
-            reason = _reasons(value, low, high, count, MIN_DRAWS, "draws", quantity)
+            reason = _reasons(value, low, high, count, MIN_DRAWS, "draws", quantity, alike(a, b))
             parts.append(self._finished(quantity, value, low, high, count, reason))
         return [np.stack(part) for part in zip(*parts, strict=True)]
 
@@ -175,14 +176,15 @@ class _Way:
 
 
 def _reasons(
-    value: Array, low: Array, high: Array, count: NDArray[Any], least: int, units: str, quantity: Quantity
-) -> NDArray[Any]:
+    value: Array, low: Array, high: Array, count: NDArray[Any], least: int, units: str, quantity: Quantity,
+    same: NDArray[np.bool_],
+) -> NDArray[Any]:  # fmt: skip
     """Why there are no bounds, "" where there are."""
     undefined = "total effect below the threshold" if quantity.total is not None else "no numbers"
     wide = ~(np.isfinite(low) & np.isfinite(high))
     return np.select(
-        [np.isnan(value), count < least, wide],
-        [undefined, f"too few {units}: at least {least}", f"a few of the {units} decide"],
+        [np.isnan(value), count < least, same, wide],
+        [undefined, f"too few {units}: at least {least}", f"all {units} are alike", f"a few of the {units} decide"],
         "",
     )
 

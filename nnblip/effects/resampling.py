@@ -124,6 +124,12 @@ def beyond(
     return bounds[0], bounds[1]
 
 
+def alike(a: Array, b: Array) -> NDArray[np.bool_]:
+    """Of which cells all units are alike but for rounding: no sample to tell from how others would be."""
+    z = np.nan_to_num(a - estimate(a, b) * b)
+    return np.asarray(np.abs(z).max(0, initial=0) <= 1e-9 * np.abs(a).max(0, initial=0))
+
+
 def in_blocks(bounds: Callable[[slice], tuple[Array, Array]], cells: int) -> tuple[Array, Array]:
     """Bounds of all cells, a block of them at a time, so that the resamples of all are never there together."""
     low, high = np.empty(cells), np.empty(cells)

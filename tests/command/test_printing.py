@@ -47,5 +47,5 @@ def test_cells_that_restore_by_construction_are_counted_and_not_listed(tree, cap
 def test_too_few_draws_have_no_interval_and_a_reason(capsys):
     printing.trace(random_tree(examples=1, draws=2, layers=2), "scene.png", 5.0)
     printed = capsys.readouterr().out
-    assert "no interval where there are too few draws: at least 10" in printed
+    assert "intervals over draws (none: too few draws: at least 10)." in printed
     assert not re.search(rf"\[{NUMBER}, {NUMBER}\]", printed)

@@ -206,12 +206,13 @@ def test_examples_without_a_defined_relevance_are_left_out_and_counted():
     assert set(pooled.reason.values.ravel()) == {"total effect below the threshold"} and pooled.value.isnull().all()
 
 
-def test_an_effect_that_is_the_same_everywhere_has_an_interval_of_no_width():
+def test_an_effect_that_is_the_same_everywhere_is_no_sample_and_has_no_interval():
     tree = set_probability(many(12), clean=0.9, corrupted=0.4, answer_decoder=0.4)
     for one in (tree, tree.isel(example=[0])):
         few = effects.interval(one if one is tree else one.isel(draw=[0, 1, 2] * 4))
         node = few["answer_decoder"].to_dataset().isel(token=0)
-        assert (node.value == 0).all() and (node.low == 0).all() and (node.high == 0).all()
+        assert (node.value == 0).all() and node.low.isnull().all() and node.high.isnull().all()
+        assert {*node.reason.values.ravel()} == {"all examples are alike" if one is tree else "all draws are alike"}
 
 
 def test_an_array_and_a_tree_of_effects():
