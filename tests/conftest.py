@@ -20,7 +20,7 @@ collect_ignore = [] if "NNBLIP_SERVER_PYTHON" in os.environ else ["remote/server
 def pytest_addoption(parser):
     parser.addoption("--cases", type=int, default=200, help="how many damages tests/adversary tries")
     parser.addoption("--kills", type=int, default=10, help="how many kills")
-    parser.addoption("--disks", type=int, default=10, help="how many disks full of bytes, and of files")
+    parser.addoption("--disks", type=int, default=8, help="how many disks full of bytes, and of files")
     parser.addoption("--seed", type=int, default=0, help="which ones")
 
 

@@ -1,9 +1,9 @@
 """What every file of a stored result should hold: lists of checksums that `sha256sum --check` reads too.
 
 The folder `.checksums` of a result has the list `all`; while a sweep writes, each block of examples has a list of its
-own, which goes before it. The last line of a list is the checksum of those above. What is about to be written
-is listed first, beside what is there, so that whenever a process is killed each file is as its list says.
-Knows files, not zarr.
+own, which goes before it. The first line of a list has its name, the last one the checksum of those above. What is
+about to be written is listed first, beside what is there, so that whenever a process is killed each file is as its
+list says. Knows files, not zarr.
 """
 
 from __future__ import annotations
@@ -76,13 +76,20 @@ def read_list(file: Path) -> Sums | None:
         return None
     if not mark or last.decode("ascii", "replace") != f"{hashlib.sha256(text).hexdigest()}\n":
         return None
+    first, *lines = text.decode("utf8", "surrogateescape").split("\n")[:-1]
+    if first != _first(file.name):
+        return None  # another list in its place
     sums: dict[str, frozenset[str]] = {}
-    for line in text.decode("utf8", "surrogateescape").split("\n")[:-1]:
+    for line in lines:
         one, _, path = line.removeprefix("\\").partition("  ")
         if line.startswith("\\"):
             path = re.sub(r"\\(.)", lambda match: "\n" if match[1] == "n" else match[1], path)
         sums[path] = sums.get(path, frozenset()) | {one}
     return sums
+
+
+def _first(name: str) -> str:
+    return f"# list {name} of checksums"
 
 
 def _line(path: str, one: str) -> str:
@@ -94,7 +101,7 @@ def _line(path: str, one: str) -> str:
 def write(root: Path, name: str, sums: Sums) -> None:
     """Write one list, whole or not at all. Raises `OSError`."""
     lines = [_line(path, one) for path in sorted(sums) for one in sorted(sums[path])]
-    text = "".join(lines).encode("utf8", "surrogateescape")
+    text = "".join([f"{_first(name)}\n", *lines]).encode("utf8", "surrogateescape")
     write_whole(root / FOLDER / name, text + f"{LAST}{hashlib.sha256(text).hexdigest()}\n".encode())
 
 
@@ -112,7 +119,7 @@ def seal(root: Path) -> None:
     write(root, ALL, {path: frozenset({held(root / path)}) for path in _ours(root)})
     for file in folder.iterdir():
         if file.name != ALL:
-            file.unlink()
+            _remove(file)
 
 
 def verify(root: Path, wanted: Callable[[str], bool] | None = None) -> Iterator[tuple[str, str]]:
@@ -173,7 +180,7 @@ def write_whole(path: Path, data: bytes) -> None:
         with part.open("xb") as file:  # a link that someone has put there is not followed
             file.write(data)
         if path.is_dir() and not path.is_symlink():
-            _remove_empty(path)
+            _remove(path)
         part.replace(path)
     except BaseException:
         with suppress(OSError):
@@ -181,12 +188,16 @@ def write_whole(path: Path, data: bytes) -> None:
         raise
 
 
-def _remove_empty(folder: Path) -> None:
+def _remove(path: Path) -> None:
+    """Remove a file, or an empty folder in its place. Raises `ResultError` if there is something in it."""
+    if not path.is_dir() or path.is_symlink():
+        path.unlink()
+        return
     try:
-        folder.rmdir()
+        path.rmdir()
     except OSError as error:
         raise ResultError(
-            f"{str(folder)!r} is a folder where nnblip writes a file, and not empty: move it away, and the same command"
+            f"{str(path)!r} is a folder where nnblip writes a file, and not empty: move it away, and the same command"
             " goes on"
         ) from error
 

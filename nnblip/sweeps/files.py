@@ -19,8 +19,8 @@ NEW = frozenset({ABSENT})
 class Files:
     """Writes whole files into a store, as its lists of checksums say.
 
-    A list says first what a file will hold beside what it holds, then the file is replaced. A process that is
-    killed in between leaves each file as its list allows.
+    A list says first what a file will hold beside what it holds, then the file is replaced, then the list says that
+    alone. A process that is killed in between leaves each file as its list allows.
     """
 
     def __init__(self, root: Path) -> None:
@@ -62,8 +62,7 @@ class Files:
             for path, data in new.items():
                 checksums.write_whole(self.root / path, data)
             self._lists[name] = {**known, **now}
-            if name == ALL:  # a block is about to be written again: its list can say then what is there
-                checksums.write(self.root, name, self._lists[name])
+            checksums.write(self.root, name, self._lists[name])  # what was there before is right no more
         except BaseException as error:  # what is known may be ahead of what is stored
             self._lists.pop(name, None)
             if isinstance(error, FileNotFoundError):

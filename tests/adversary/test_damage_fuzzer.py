@@ -216,7 +216,7 @@ def judge(model, out: Path, before: dict[str, object], whole: dict[str, object] 
     try:
         sweep(model, out)
     except ResultError as error:
-        if not any(remedy in str(error) for remedy in REMEDIES):
+        if not any(remedy in str(error).lower() for remedy in REMEDIES):
             return f"WRONG: no remedy in {str(error)!r}"
         return "named, refused" if named else "WRONG: refused, and not named"
     except NnblipError as error:
