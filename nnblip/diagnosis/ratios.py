@@ -10,7 +10,7 @@ import numpy as np
 
 from nnblip.diagnosis.findings import Seen, check
 from nnblip.diagnosis.look import MOST, PROBABILITY, Array, Look, graver, shares
-from nnblip.diagnosis.maps import relevances
+from nnblip.diagnosis.maps import LOW, relevances
 from nnblip.effects import interval, resampling
 from nnblip.effects.intervals import MIN_DRAWS, MIN_EXAMPLES
 from nnblip.effects.numbers import mean_known, quotient
@@ -58,9 +58,9 @@ def undefined(look: Look) -> Iterator[Seen]:
 
 @check(
     "unstable ratio",
-    limits="a 95 % interval of the strongest cell's relevance that is no wider than its value, and one of the"
-    " total effect"
-    f" that does not reach 0; over {MIN_EXAMPLES} examples and more an interval of Γ that does not",
+    limits=f"a 95 % interval of the strongest cell's relevance that is no wider than its value (or than {LOW:g}), and"
+    f" one of the total effect that does not reach 0; over {MIN_EXAMPLES} examples and more an interval of Γ that does"
+    " not",
     why="A ratio whose interval is wider than itself could as well be half or twice as large.",
     reference="Fieller 1954; `effects.interval`",
     remedy="Take more draws (`effects.draws_needed`) or examples (`effects.examples_needed`), or a steadier noise.",
@@ -70,10 +70,10 @@ def unstable(look: Look) -> Iterator[Seen]:
         strongest = _strongest(look)
         known = ~np.isnan(strongest.relevance) & (strongest.count >= MIN_DRAWS)
         with np.errstate(invalid="ignore"):
-            wide = known & (strongest.width > np.abs(strongest.relevance)) & (strongest.relevance >= SOME)
+            wide = known & (strongest.width > np.maximum(np.abs(strongest.relevance), LOW))
             lost = known & (strongest.least_total <= 0)
         if wide.any():
-            at = np.unravel_index(np.argmax(np.where(wide, strongest.width / strongest.relevance, -1)), wide.shape)
+            at = np.unravel_index(np.argmax(np.where(wide, strongest.width, -1)), wide.shape)
             said = f"{strongest.relevance[at]:.2f} with an interval {strongest.width[at]:.2f} wide"
             said = f"relevance of the strongest cell is {said}"
             yield Seen(graver(wide, known), said, "narrower than the value", look.at(wide))

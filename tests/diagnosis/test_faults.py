@@ -74,8 +74,7 @@ def test_the_level_follows_how_many_examples_and_which_nu(whole):
     (one,) = [one for one in nnblip.diagnose(ladder) if one.name == "weak corruption"]
     assert one.level == "note" and "ν = 0.5" in one.measured and "ν = 1" not in one.measured
     tree = whole.copy(deep=True)
-    said = tree.answer.values.copy()
-    said[3] = "a cat"
+    said = [*tree.answer.values[:3], "a cat", *tree.answer.values[4:]]
     tree.dataset = tree.to_dataset().assign_coords(predicted=("example", said))
     (one,) = [one for one in nnblip.diagnose(tree) if one.name == "answered wrongly"]
     assert one.level == "note" and one.where == ("q3: a cat",)
