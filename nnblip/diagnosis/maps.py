@@ -20,9 +20,9 @@ FLAT = 0.2
 #: A profile is only called flat if there is one: a mean relevance as large as the least total effect that is divided
 #: by.
 SOME = 0.05
-#: Restoring takes away another tenth of the total effect, and the draws leave no doubt of it. A little below zero is
-#: common: one clean state among damaged ones fits neither.
-HARM = 0.1
+#: Restoring takes away another tenth of the total effect, and the draws leave no doubt of it. That is common, down to a
+#: third or so: one clean state among damaged ones fits neither. Where it is half, restoring is a damage of its own.
+HARM, HURT = 0.1, 0.5
 #: A tenth of the total effect in the one best cell. The best of many is rather too large, so that truly less is
 #: restored.
 LOW = 0.1
@@ -93,7 +93,7 @@ def _variance(draws: Array) -> Array:
 @check(
     "significantly negative relevance",
     limits=f"no cell whose relevance lies below −{HARM:g} in all that its draws allow (Student, Bonferroni over"
-    f" the map), and no Γ below −{SOME:g}; of the image encoder a note",
+    f" the map); a warning below −{HURT:g}, and where Γ lies below −{SOME:g}; of the image encoder a note",
     why="A clean state that makes the answer less likely fits the damaged states around it no better than noise: the"
     " effect is of the mixture, not of what the state carries.",
     reference="Zhang and Nanda (2309.16042)",
@@ -109,7 +109,8 @@ def negative(look: Look) -> Iterator[Seen]:
         with np.errstate(invalid="ignore"):
             below = high < -HARM * look.mean_total[..., None]
         if below.any():
-            level = graver(np.asarray(below.any(-1)), np.asarray((~np.isnan(high)).any(-1)))
+            much = high < -HURT * look.mean_total[..., None]
+            level = graver(np.asarray(much.any(-1)), np.asarray((~np.isnan(high)).any(-1)))
             shares = mean_known(effects, 2) / look.mean_total[..., None]
             said = f"{one}: relevance down to {shares[below].min():.2f} in {below.any((0, 1)).sum()} cells"
             where = tuple(one.labels[cell] for cell in np.flatnonzero(below.any((0, 1))))
