@@ -35,9 +35,9 @@ __all__ = ["ATTRIBUTE", "CHECKS", "LEVELS", "Check", "Finding", "Findings", "dia
 def diagnose(result: xr.DataTree, other: xr.DataTree | None = None, *, width: float | None = None) -> Findings:
     """What speaks against the numbers of a result, or must be known to read them.
 
-    Each check, its limit and what to try is on the page :doc:`/diagnostics`. Limits are held against what draws and
-    examples leave of uncertainty where they can be; what cannot be told (of one draw, without a node) is not found.
-    Changes nothing, and reads the whole result.
+    Each check, its limit and what to try is on the diagnostics page of the documentation. Limits are held against what
+    draws and examples leave of uncertainty where they can be; what cannot be told (of one draw, without a node) is not
+    found. Changes nothing, and reads the whole result.
 
     Args:
         result: of `causal_trace`, `sweep` or `attribution_trace`; of one ν or example if it is selected first.

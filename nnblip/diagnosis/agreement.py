@@ -9,6 +9,7 @@ import numpy as np
 
 from nnblip.diagnosis.findings import Seen, check
 from nnblip.diagnosis.look import LOG, LOGITS, PROBABILITY, Array, Look, Map, graver
+from nnblip.effects.intervals import MIN_DRAWS
 from nnblip.effects.reading import spoken
 from nnblip.passes.reliability import LEAST_CELLS, LEAST_DRAWS, split_half
 
@@ -101,7 +102,7 @@ def noises(look: Look) -> Iterator[Seen]:
     "halves of the draws disagree",
     limits=f"a split-half reliability of at least {RELIABLE:g} (Spearman-Brown), without cells that restore by"
     " construction;"
-    f" severe below {NONE:g}",
+    f" severe below {NONE:g} of {MIN_DRAWS} and more draws",
     why="Other draws of the noise would give another map: which cells are strong is then chance.",
     reference="Spearman 1910, Brown 1910; Nunnally 1978",
     remedy='Take more draws (`draws="auto"`), or noise "shuffle" at ν = 0.5, whose maps come out again.',
@@ -110,13 +111,13 @@ def halves(look: Look) -> Iterator[Seen]:
     if not look.varied:
         return
     for one in look.maps:
-        found = np.full(look.mean_total.shape, np.nan)
+        found, told = np.full(look.mean_total.shape, np.nan), np.zeros(look.mean_total.shape, bool)
         for place in np.argwhere(look.visible):
             draws = _draws(one, PROBABILITY, tuple(place))
             if len(draws) >= LEAST_DRAWS and draws.shape[1] >= LEAST_CELLS:
-                found[tuple(place)] = split_half(draws)
+                found[tuple(place)], told[tuple(place)] = split_half(draws), len(draws) >= MIN_DRAWS
         known = ~np.isnan(found)
-        poor, none = known & (found < RELIABLE), known & (found < NONE)
+        poor, none = known & (found < RELIABLE), known & told & (found < NONE)
         if poor.any():
             level = "severe" if graver(none, known) != "note" else graver(poor, known)
             middle = np.median(found[poor])

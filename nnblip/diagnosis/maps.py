@@ -8,6 +8,7 @@ import numpy as np
 
 from nnblip.diagnosis.findings import Seen, check
 from nnblip.diagnosis.look import Array, Look, Map, graver
+from nnblip.effects.intervals import MIN_EXAMPLES
 from nnblip.effects.numbers import half_width, mean_known, quotient
 from nnblip.passes.reliability import LEAST_CELLS
 from nnblip.sites import CELLS_NODE, HEADS_NODE
@@ -19,9 +20,9 @@ FLAT = 0.2
 #: A profile is only called flat if there is one: a mean relevance as large as the least total effect that is divided
 #: by.
 SOME = 0.05
-#: Restoring takes away another tenth of the total effect, and the draws leave no doubt of it. A little below zero is
-#: common: one clean state among damaged ones fits neither.
-HARM = 0.1
+#: Restoring takes away another tenth of the total effect, and the draws leave no doubt of it. That is common, down to a
+#: third or so: one clean state among damaged ones fits neither. Where it is half, restoring is a damage of its own.
+HARM, HURT = 0.1, 0.5
 #: A tenth of the total effect in the one best cell. The best of many is rather too large, so that truly less is
 #: restored.
 LOW = 0.1
@@ -58,7 +59,7 @@ def best(maps: Sequence[Map], look: Look) -> Array:
 def uniform(look: Look) -> Iterator[Seen]:
     for one in look.maps:
         layers = np.unique(one.layers)
-        if one.node == CELLS_NODE or one.node.endswith(HEADS_NODE) or len(layers) <= LEAST_CELLS:
+        if one.node == CELLS_NODE or one.node.endswith(HEADS_NODE) or len(layers) < LEAST_CELLS:
             continue
         total = np.where(look.visible, look.mean_total, np.nan)[..., None]
         effects = np.where(one.structural[:, None, None], np.nan, one.effects["probability"])
@@ -92,7 +93,7 @@ def _variance(draws: Array) -> Array:
 @check(
     "significantly negative relevance",
     limits=f"no cell whose relevance lies below −{HARM:g} in all that its draws allow (Student, Bonferroni over"
-    " the map)",
+    f" the map); a warning below −{HURT:g}, and where Γ lies below −{SOME:g}; of the image encoder a note",
     why="A clean state that makes the answer less likely fits the damaged states around it no better than noise: the"
     " effect is of the mixture, not of what the state carries.",
     reference="Zhang and Nanda (2309.16042)",
@@ -100,22 +101,44 @@ def _variance(draws: Array) -> Array:
 )
 def negative(look: Look) -> Iterator[Seen]:
     for one in look.maps:
-        draws = one.effects["probability"]
-        count = (~np.isnan(draws)).sum(2)
-        mean = np.where(look.visible[..., None], one.mean(), np.nan)
-        squares = np.nansum((draws - mean_known(draws, 2)[:, :, None]) ** 2, 2)
-        cells = max(1, int((~np.isnan(mean)).any((0, 1)).sum()))
-        half = half_width(np.sqrt(squares / np.maximum(count - 1, 1)), count, 1 - 0.1 / cells)
-        high = mean + np.where((count > 1) & look.varied, half, np.nan if look.varied else 0)
-        below = high < -HARM * look.mean_total[..., None]
-        if not below.any():
-            continue
-        known = (~np.isnan(high)).any(-1)
-        level = "note" if one.node == "image_encoder" else graver(np.asarray(below.any(-1)), known)
-        lowest = np.nanmin(np.where(below, mean / look.mean_total[..., None], np.nan))
-        where = tuple(one.labels[cell] for cell in np.flatnonzero(below.any((0, 1))))
-        said = f"{one}: relevance down to {lowest:.2f} in {below.any((0, 1)).sum()} cells"
-        yield Seen(level, said, f"none below −{HARM:g}", where)
+        effects = np.where(
+            one.structural[:, None, None] | ~look.visible[..., None, None], np.nan, one.effects["probability"]
+        )
+        cells = max(1, int((~np.isnan(effects)).any((0, 1, 2)).sum()))
+        high = _upper(np.moveaxis(effects, 2, -1), look.varied, cells)
+        with np.errstate(invalid="ignore"):
+            below = high < -HARM * look.mean_total[..., None]
+        if below.any():
+            much = high < -HURT * look.mean_total[..., None]
+            level = graver(np.asarray(much.any(-1)), np.asarray((~np.isnan(high)).any(-1)))
+            shares = mean_known(effects, 2) / look.mean_total[..., None]
+            said = f"{one}: relevance down to {shares[below].min():.2f} in {below.any((0, 1)).sum()} cells"
+            where = tuple(one.labels[cell] for cell in np.flatnonzero(below.any((0, 1))))
+            yield Seen("note" if one.node == "image_encoder" else level, said, f"none below −{HARM:g}", where)
+        # and on the whole: of each example over its draws, or over many examples
+        together, total = mean_known(effects, 3), look.mean_total
+        if len(look.examples) >= MIN_EXAMPLES:
+            together, total = (
+                mean_known(together, 2).T[None],
+                mean_known(np.where(look.visible, total, np.nan), 0)[None],
+            )
+        with np.errstate(invalid="ignore"):
+            harmed = _upper(together, look.varied or len(together) == 1, 1) < -SOME * total
+        if harmed.any():
+            lowest = (mean_known(together, 2) / total)[harmed].min()
+            level = "note" if one.node == "image_encoder" else graver(harmed, ~np.isnan(total))
+            yield Seen(
+                level, f"{one}: the mean of its relevance (Γ) is {lowest:.2f}", f"not below −{SOME:g}", (str(one),)
+            )
+
+
+def _upper(units: Array, varied: bool, tests: int) -> Array:
+    """Upper bound of the mean over the last axis in one of so many tests; the mean itself of what does not vary."""
+    mean, count = mean_known(units, -1), (~np.isnan(units)).sum(-1)
+    if not varied:
+        return mean
+    spread = np.sqrt(np.nansum((units - mean[..., None]) ** 2, -1) / np.maximum(count - 1, 1))
+    return mean + np.where(count > 1, half_width(spread, count, 1 - 0.1 / tests), np.nan)
 
 
 @check(

@@ -10,7 +10,7 @@ import numpy as np
 
 from nnblip.diagnosis.findings import Seen, check
 from nnblip.diagnosis.look import MOST, PROBABILITY, Array, Look, graver, shares
-from nnblip.diagnosis.maps import relevances
+from nnblip.diagnosis.maps import LOW, relevances
 from nnblip.effects import interval, resampling
 from nnblip.effects.intervals import MIN_DRAWS, MIN_EXAMPLES
 from nnblip.effects.numbers import mean_known, quotient
@@ -58,9 +58,9 @@ def undefined(look: Look) -> Iterator[Seen]:
 
 @check(
     "unstable ratio",
-    limits="a 95 % interval of the strongest cell's relevance that is no wider than its value, and one of the"
-    " total effect"
-    f" that does not reach 0; over {MIN_EXAMPLES} examples and more an interval of Γ that does not",
+    limits="a 95 % interval of the strongest cell's relevance over the draws, or of Γ over"
+    f" {MIN_EXAMPLES} and more examples, that is no wider than its value (or than {LOW:g}); a warning where it, or that"
+    " of the total effect, reaches 0",
     why="A ratio whose interval is wider than itself could as well be half or twice as large.",
     reference="Fieller 1954; `effects.interval`",
     remedy="Take more draws (`effects.draws_needed`) or examples (`effects.examples_needed`), or a steadier noise.",
@@ -70,13 +70,14 @@ def unstable(look: Look) -> Iterator[Seen]:
         strongest = _strongest(look)
         known = ~np.isnan(strongest.relevance) & (strongest.count >= MIN_DRAWS)
         with np.errstate(invalid="ignore"):
-            wide = known & (strongest.width > np.abs(strongest.relevance)) & (strongest.relevance >= SOME)
+            width = strongest.high - strongest.low
+            wide = known & (width > np.maximum(np.abs(strongest.relevance), LOW))
             lost = known & (strongest.least_total <= 0)
         if wide.any():
-            at = np.unravel_index(np.argmax(np.where(wide, strongest.width / strongest.relevance, -1)), wide.shape)
-            said = f"{strongest.relevance[at]:.2f} with an interval {strongest.width[at]:.2f} wide"
-            said = f"relevance of the strongest cell is {said}"
-            yield Seen(graver(wide, known), said, "narrower than the value", look.at(wide))
+            at = np.unravel_index(np.argmax(np.where(wide, width, -1)), wide.shape)
+            value, low, high = (one[at] for one in (strongest.relevance, strongest.low, strongest.high))
+            said = f"relevance of the strongest cell is {value:.2f}, its interval {low:.2f} to {high:.2f}"
+            yield Seen(graver(wide & (strongest.low <= 0), known), said, "narrower than the value", look.at(wide))
         if lost.any():
             said = "the interval of the total effect reaches 0"
             yield Seen(graver(lost, known), said, "above 0", look.at(lost))
@@ -98,14 +99,15 @@ class _Strongest:
     """Of the cell with the largest relevance, (example, nu).
 
     Attributes:
-        relevance, width: its relevance, and how wide the interval of that is.
+        relevance, low, high: its relevance, and the interval of that.
         count: how many draws are known.
         largest: which share of the sum of its effects the largest draw has.
         least_total: lower bound of the total effect.
     """
 
     relevance: Array
-    width: Array
+    low: Array
+    high: Array
     count: Array
     largest: Array
     least_total: Array
@@ -140,7 +142,7 @@ def _strongest(look: Look) -> _Strongest:
     whole = np.abs(a).sum(0)
     largest = np.abs(a).max(0) / np.where(whole > 0, whole, np.nan)
     relevance = np.where(np.isinf(relevance), np.nan, relevance)
-    columns = (high - low, known.sum(1).astype(float), largest, least)
+    columns = (low, high, known.sum(1).astype(float), largest, least)
     return _Strongest(relevance, *(one.reshape(outer) for one in columns))
 
 

@@ -73,12 +73,13 @@ def title_of(
     average = "" if draws is None else ", 1 draw" if draws == 1 else f", mean of {draws} draws"
     done = "damaged" if tree.attrs.get("direction") == "noising" else "restored"
     settings = f"{reading.spoken(component)}, {kind} {done}, ν = {float(tree.coords['nu']):g}{average}"
-    return wrapped([headline, visible(settings), *severe(tree)], characters)
+    return wrapped([headline, visible(settings), *severe(tree, component)], characters)
 
 
-def severe(tree: xr.DataTree) -> list[str]:
+def severe(tree: xr.DataTree, component: str = "") -> list[str]:
     """What leaves nothing in the numbers that are drawn: a figure that is passed on has to say it itself."""
-    found = diagnose(tree).at_least("severe")
+    others = [name for name in reading.restored_names(tree) if not name.startswith(component)]
+    found = diagnose(tree.drop_nodes(others)).at_least("severe")
     return [visible(f"Not to be relied on: {one.name}, {one.measured}") for one in found]
 
 

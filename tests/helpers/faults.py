@@ -180,9 +180,9 @@ def flat(tree: xr.DataTree) -> xr.DataTree:
 
 
 def harmful(tree: xr.DataTree) -> xr.DataTree:
-    clean, before, question = probabilities(tree, "clean", "corrupted", "question_encoder")
-    total = (clean[:, None, None] - before)[..., None]
-    question[..., 0, 2, :3] = before[..., None] - 0.3 * total
+    """Three states that take nearly all of what was left."""
+    before, question = probabilities(tree, "corrupted", "question_encoder")
+    question[..., 0, 2, :3] = 0.05 * before[..., None]
     return put(tree, question_encoder=question)
 
 
