@@ -41,11 +41,11 @@ def one_line(text: object) -> str:
     return " ".join(visible(text).split())
 
 
-def reason(error: Exception) -> str:
+def reason(error: Exception, with_file: bool = True) -> str:
     """Why something cannot be written, and where another name would not help, what does."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{error.strerror}: make room there (df and df -i say how much of bytes and files there is)"
-    return str(error)
+    return str(error if with_file else getattr(error, "strerror", None) or error)
 
 
 def told(value: object, most: int = 100) -> str:

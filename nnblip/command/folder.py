@@ -59,7 +59,7 @@ def check(out: Path, files: Iterable[str], overwrite: bool) -> None:
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
-        raise ResultError(f"folder {str(out)!r} cannot be written: {reason(error)}") from error
+        raise ResultError(f"folder {str(out)!r} cannot be written: {reason(error, with_file=False)}") from error
 
 
 def write(out: Path, tree: xr.DataTree, drawn: Mapping[str, Figure], overwrite: bool) -> list[Path]:
@@ -78,5 +78,5 @@ def write(out: Path, tree: xr.DataTree, drawn: Mapping[str, Figure], overwrite: 
             for name in drawn:
                 Path(fresh, name).replace(out / name)
     except OSError as error:
-        raise ResultError(f"folder {str(out)!r} cannot be written: {reason(error)}") from error
+        raise ResultError(f"folder {str(out)!r} cannot be written: {reason(error, with_file=False)}") from error
     return [out / name for name in (RESULT, *drawn)]
