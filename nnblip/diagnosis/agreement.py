@@ -41,7 +41,9 @@ def metrics(look: Look) -> Iterator[Seen]:
             lowest = 1.0
             for place in np.argwhere(look.visible_by(variable)):
                 at = tuple(place)
-                first, second = (_draws(one, key, at) for key in (PROBABILITY, variable))
+                # a logit difference is of the first token alone: nothing that is of later ones can act on it
+                own = one.tokens <= 0 if variable == LOGITS and one.node.startswith("answer_decoder") else slice(None)
+                first, second = (_draws(one, key, at, own) for key in (PROBABILITY, variable))
                 if first.shape[1] < LEAST_RANKED:
                     continue
                 agree = _agreement(first.mean(0), second.mean(0))
@@ -126,9 +128,9 @@ def halves(look: Look) -> Iterator[Seen]:
             yield Seen(level, said, f"at least {RELIABLE:g}", look.at(poor))
 
 
-def _draws(one: Map, variable: str, at: tuple[Any, ...]) -> Array:
+def _draws(one: Map, variable: str, at: tuple[Any, ...], own: Any = slice(None)) -> Array:
     """The draws of an example at one ν, (draw, cell), of what is known and does not restore by construction."""
-    return _known(one.effects[variable][at][:, ~one.structural[at[0]]])
+    return _known(np.where(one.structural[at[0]], np.nan, one.effects[variable][at])[:, own])
 
 
 def _known(draws: Array) -> Array:
