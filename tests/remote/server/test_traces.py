@@ -155,7 +155,8 @@ def test_gradients(far, local):
         if node not in ("clean", "corrupted", "check"):
             for name, effect in effects[node].data_vars.items():
                 largest = float(abs(effect).max())
-                assert largest > 0.05, (node, name)
+                # Gauss and Legendre's two steps say little of a probability, and yet far more than the tolerance
+                assert largest > 20 * CLOSE, (node, name)
                 np.testing.assert_allclose(there[node][name], here[node][name], atol=CLOSE * largest, rtol=0)
     np.testing.assert_allclose(there["check"].rank_correlation, here["check"].rank_correlation, atol=0.02)
 
@@ -177,4 +178,4 @@ def test_the_command(server, tmp_path):
         env=os.environ | {"NDIF_HOST": server.url}, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "Answer:" in done.stdout
+    assert "The answer is " in done.stdout
