@@ -94,12 +94,14 @@ class Stack:
     def _start_stores(self) -> None:
         self.redis_port, self.store_port = free_port(), free_port()
         secret = secrets.token_hex(16)
-        real = shutil.which("redis-server")
+        # that of this environment too, which need not be the active one
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        real = shutil.which("redis-server", path=path)
         gpu = _has_gpu()
         self.ports = {name: free_port() for name in ("gcs", "client", "dashboard")}
         self.env = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("NDIF_", "RAY_"))},
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+            "PATH": path,
             "PYTHONPATH": str(PARTS),
             "NDIF_REDIS_URL": f"redis://{f':{secret}@' if real else ''}127.0.0.1:{self.redis_port}",
             "NDIF_OBJECT_STORE_URL": f"http://127.0.0.1:{self.store_port}",
