@@ -97,7 +97,7 @@ class Look:
         effects, given = indirect_effect(self.tree), structural(self.tree)
         return [
             one
-            for name, node in effects.children.items()
+            for name, node in sorted(effects.children.items())  # a stored tree has them in this order
             for one in _maps(name, node.to_dataset(), given[name].to_dataset()["structural"])
         ]
 
@@ -156,7 +156,8 @@ def _outer(values: xr.DataArray, dims: tuple[str, ...] = OUTER, inner: tuple[str
     """As float64 with these dimensions first, of which some may have been selected away."""
     values = values.reset_coords(drop=True)
     values = values.expand_dims([dim for dim in dims if dim not in values.dims])
-    return np.asarray(values.transpose(*dims, *inner).values, float)
+    # in one order in memory, whatever it was read from, so that sums round alike
+    return np.array(values.transpose(*dims, *inner).values, float, order="C")
 
 
 def _labels(coords: Any, dim: str, size: int) -> list[Any]:
