@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nnblip.diagnosis.findings import Seen, check
-from nnblip.diagnosis.look import LOG, LOGITS, PROBABILITY, Array, Look, Map, graver
+from nnblip.diagnosis.look import LOG, LOGITS, PROBABILITY, Array, Look, Map, graver, of_one
 from nnblip.effects.intervals import MIN_DRAWS
 from nnblip.effects.reading import spoken
 from nnblip.passes.reliability import LEAST_CELLS, LEAST_DRAWS, split_half
@@ -53,7 +53,8 @@ def metrics(look: Look) -> Iterator[Seen]:
                     sure[at] = all(_reliability(values, look.varied) >= RELIABLE for values in (first, second))
             if apart.any():
                 said = f"{one}: probability and {spoken(variable)} agree by {lowest:.2f}"
-                yield Seen(graver(sure, known), said, f"at least {AGREE:g}", look.at(apart))
+                level = graver(sure, known) if look.varied else of_one(look, graver(sure, known))
+                yield Seen(level, said, f"at least {AGREE:g}", look.at(apart))
 
 
 @check(
@@ -107,7 +108,8 @@ def noises(look: Look) -> Iterator[Seen]:
     f" severe below {NONE:g} of {MIN_DRAWS} and more draws",
     why="Other draws of the noise would give another map: which cells are strong is then chance.",
     reference="Spearman 1910, Brown 1910; Nunnally 1978",
-    remedy='Take more draws (`draws="auto"`), or noise "shuffle" at ν = 0.5, whose maps come out again.',
+    remedy='Take more draws (`draws="auto"`), or noise "shuffle" of patch embeddings at ν = 0.5, whose maps come out'
+    " again.",
 )
 def halves(look: Look) -> Iterator[Seen]:
     if not look.varied:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from nnblip.diagnosis.findings import Seen, check
-from nnblip.diagnosis.look import LOGITS, PROBABILITY, Look
+from nnblip.diagnosis.look import LOGITS, PROBABILITY, Look, of_one
 from nnblip.diagnosis.maps import LOW, best
 from nnblip.effects.numbers import mean_interval, mean_known
 from nnblip.effects.shares import THRESHOLD
@@ -73,7 +73,7 @@ def saturated(look: Look) -> Iterator[Seen]:
     dark = any(np.median(one[gone & ~np.isnan(one)]) < LOW for one in text if (gone & ~np.isnan(one)).any())
     everywhere = most[look.visible.any(0)].all()
     said = ", ".join(f"{np.nanmedian(left[gone[:, k], k]):.4f} at ν = {look.nus[k]:g}" for k in np.flatnonzero(most))
-    level = "warning" if everywhere and dark else "note"
+    level = of_one(look, "warning" if everywhere and dark else "note")
     yield Seen(
         level, f"share of the clean probability that is left: {said}", f"at least {FLOOR:g}", look.at(gone & most)
     )

@@ -147,6 +147,11 @@ def shares(bad: NDArray[np.bool_], known: NDArray[np.bool_]) -> Array:
     return quotient((bad & known).sum(0).astype(float), known.sum(0))
 
 
+def of_one(look: Look, level: str) -> str:
+    """A note where there is a single example, of which a small or uneven effect is a trait and no fault."""
+    return level if len(look.examples) > 1 else "note"
+
+
 def graver(bad: NDArray[np.bool_], known: NDArray[np.bool_], level: str = "warning") -> str:
     """The level of what is so of more than `MOST` of the examples at any ν; a note where it is of fewer."""
     return level if np.nanmax(shares(bad, known), initial=0) > MOST else "note"

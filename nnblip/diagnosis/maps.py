@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from nnblip.diagnosis.findings import Seen, check
-from nnblip.diagnosis.look import Array, Look, Map, graver
+from nnblip.diagnosis.look import Array, Look, Map, graver, of_one
 from nnblip.effects.intervals import MIN_EXAMPLES
 from nnblip.effects.numbers import half_width, mean_known, quotient
 from nnblip.passes.reliability import LEAST_CELLS
@@ -158,7 +158,8 @@ def low(look: Look) -> Iterator[Seen]:
     stream = any(one.kind in STREAM for one in look.maps)
     everywhere = np.nanmax(quotient(nothing.sum(0).astype(float), known.sum(0)), initial=0) > 0.5
     said = f"the best cell restores {np.nanmax(found[nothing]):.3f} of the total effect at most"
-    yield Seen("warning" if stream and everywhere else "note", said, f"at least {LOW:g}", look.at(nothing))
+    level = of_one(look, "warning" if stream and everywhere else "note")
+    yield Seen(level, said, f"at least {LOW:g}", look.at(nothing))
 
 
 @check(

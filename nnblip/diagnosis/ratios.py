@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from nnblip.diagnosis.findings import Seen, check
-from nnblip.diagnosis.look import MOST, PROBABILITY, Array, Look, graver, shares
+from nnblip.diagnosis.look import MOST, PROBABILITY, Array, Look, graver, of_one, shares
 from nnblip.diagnosis.maps import LOW, relevances
 from nnblip.effects import interval, resampling
 from nnblip.effects.intervals import MIN_DRAWS, MIN_EXAMPLES
@@ -77,10 +77,12 @@ def unstable(look: Look) -> Iterator[Seen]:
             at = np.unravel_index(np.argmax(np.where(wide, width, -1)), wide.shape)
             value, low, high = (one[at] for one in (strongest.relevance, strongest.low, strongest.high))
             said = f"relevance of the strongest cell is {value:.2f}, its interval {low:.2f} to {high:.2f}"
-            yield Seen(graver(wide & (strongest.low <= 0), known), said, "narrower than the value", look.at(wide))
+            yield Seen(
+                of_one(look, graver(wide & (strongest.low <= 0), known)), said, "narrower than the value", look.at(wide)
+            )
         if lost.any():
             said = "the interval of the total effect reaches 0"
-            yield Seen(graver(lost, known), said, "above 0", look.at(lost))
+            yield Seen(of_one(look, graver(lost, known)), said, "above 0", look.at(lost))
     if len(look.examples) >= MIN_EXAMPLES and any(one.layers.max(initial=-1) >= 0 for one in look.maps):
         for name, node in interval(look.tree, "gamma").children.items():
             value, low, high = (node.to_dataset()[key].values for key in ("value", "low", "high"))
@@ -167,7 +169,7 @@ def dominated(look: Look) -> Iterator[Seen]:
         one = known & (largest > HALF)
         if one.any():
             said = f"one draw has {np.nanmax(largest[one]):.2f} of the {where}"
-            yield Seen(graver(one, known), said, f"at most {HALF:g}", look.at(one))
+            yield Seen(of_one(look, graver(one, known)), said, f"at most {HALF:g}", look.at(one))
     for what, values in (("total effect", look.mean_total), *_profiles(look)):
         there = np.where(np.isnan(values), 0, np.abs(values))
         enough = (there > 0).sum(0) >= LEAST_UNITS
