@@ -122,6 +122,7 @@ def quantities(
         fits = known.size and np.abs(known).max() <= 1
         support = support or ((-1.0, 1.0) if fits else None)
         return {"": _quantity(data, None, 0.0, False, support, LEAST if support else 0.0)}
+    root_of(data)  # a tree at all?
     if value is None and "corrupted" not in data.children:
         nodes = {name: node[variable] for name, node in restored(data).items()}
         return {name: quantities(node, None, variable, support=support)[""] for name, node in nodes.items()}

@@ -65,8 +65,9 @@ def damages(path: Path) -> Iterator[Damage]:
         raise ResultError(f"result {str(path)!r} cannot be opened: {error}") from error
     arrays = {key: array for key, array in members.items() if isinstance(array, zarr.Array)}
     growing = {key: array for key, array in arrays.items() if dims_of(array)[:1] == ("example",)}
-    for key in arrays.keys() - growing.keys() if checksums.read(path) is None else ():
-        if reason := _no_coordinate(arrays[key]):
+    lists = checksums.read(path)
+    for key in sorted(arrays.keys() - growing.keys()) if lists is None or lists.damaged else ():
+        if chunk_of(arrays[key], 0) not in wrong and (reason := _no_coordinate(arrays[key])):
             yield Damage(key, (), reason, chunk_of(arrays[key], 0))
     if not growing:
         raise ResultError(f"result {str(path)!r} has no examples")

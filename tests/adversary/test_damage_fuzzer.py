@@ -85,6 +85,13 @@ def content(path: Path) -> dict[str, object]:
     return seen
 
 
+def reads(path: Path, wanted: dict[str, object]) -> bool:
+    try:
+        return content(path) == wanted
+    except Exception:  # a reader cannot open it
+        return False
+
+
 # --- the damages ---------------------------------------------------------------------------
 
 
@@ -205,11 +212,7 @@ def judge(model, out: Path, before: dict[str, object], whole: dict[str, object] 
     named = not check_stored(out, lines.append)
     if files(out) != there:
         return "WRONG: check has changed something"
-    try:
-        same = content(out) == before
-    except Exception:  # a reader cannot open it
-        same = False
-    if not named and not same:
+    if not named and not reads(out, before):
         return "unnamed, old" if old else f"WRONG: not named ({lines})"
     if whole is None:
         return "named (plain)" if named else "without effect"
@@ -221,7 +224,7 @@ def judge(model, out: Path, before: dict[str, object], whole: dict[str, object] 
         return "named, refused" if named else "WRONG: refused, and not named"
     except NnblipError as error:
         return f"WRONG: {error!r}"
-    if content(out) != whole:
+    if not reads(out, whole):
         return "unmended, old" if old else "WRONG: not mended, and not refused"
     if not check_stored(out, lines.append) or list(out.rglob("*.partial")):
         return f"WRONG: after mending: {lines}"

@@ -187,7 +187,11 @@ def test_damage_to_what_all_examples_share_is_named_and_mended(model, small, tmp
     out = shutil.copytree(small, tmp_path / "results.zarr")
     harm(out / file)
     assert main(["check", str(out)]) == 1
-    assert f"/{file.removesuffix('/0')}, all examples: " in capsys.readouterr().out
+    told = capsys.readouterr().out
+    if "names the codec" in told:  # the bit was in a codec's name: such a store is not opened at all
+        assert "Move it away" in told
+        return
+    assert f"/{file.removesuffix('/0')}, all examples: " in told
     ids = traced_ids(monkeypatch)
     with pytest.warns(NnblipWarning, match=r"is damaged, 0 examples are done again"):
         tree = nnblip.sweep(model, Scenes.of(4), out, **FEW)

@@ -138,8 +138,9 @@ def test_the_status_is_written_last_so_that_a_kill_leaves_no_half_example(path, 
     row = store.row(tree_of(4))
     monkeypatch.setattr(checksums, "write_whole", lambda file, data: (order.append(file), write(file, data)))
     store.write(4, row)
-    assert order[0] == path / ".checksums" / "1" and order[-1] == path / "status" / "1", "listed first, status last"
-    assert {file.parent for file in order[1:]} == {path / key for key in store.growing}
+    assert order[0] == order[-1] == path / ".checksums" / "1", "listed first, and settled after all"
+    assert order[-2] == path / "status" / "1", "of the numbers the status is last"
+    assert {file.parent for file in order[1:-1]} == {path / key for key in store.growing}
     for stop in range(len(order)):  # killed after every single file
         order.clear()
 
