@@ -68,6 +68,8 @@ class Asked:
     "How many samples of the noise; auto for as many as reliable maps take (not in a sweep)."
     noise: str = Settings.noise.name
     "multiplicative, additive, uniform, scale, mean or shuffle."
+    noise_at: str = Settings.noise_at
+    "What the noise falls on: image_embeds, patch_embeds or pixels."
     kinds: Annotated[tuple[str, ...], Many] = Settings.kinds
     "Which states of a layer."
     max_rows: Whole | None = Settings.max_rows
@@ -75,8 +77,9 @@ class Asked:
 
     def settings(self, nu: tuple[float, ...], seed: int) -> Settings:
         return Settings.of(
-            nu=nu, draws=self.draws, noise=self.noise, seed=seed, kinds=self.kinds, max_rows=self.max_rows
-        )
+            nu=nu, draws=self.draws, noise=self.noise, noise_at=self.noise_at, seed=seed, kinds=self.kinds,
+            max_rows=self.max_rows,
+        )  # fmt: skip
 
 
 MODEL, ASKED = Model(), Asked()
@@ -137,7 +140,7 @@ def trace(
     tree = causal_trace(
         model.load(), [example], nu, asked.draws, asked.noise, seed=seed, kinds=asked.kinds,
         components=(*["image_encoder"] * with_regions, *TEXT_COMPONENTS), regions=regions if with_regions else None,
-        max_rows=asked.max_rows,
+        noise_at=asked.noise_at, max_rows=asked.max_rows,
     )  # fmt: skip
     shown = 5.0 if 5.0 in tree.nu else float(tree.nu.max())
     drawn = folder.pictures(tree, example.image, asked.kinds, shown)

@@ -55,6 +55,19 @@ def test_heads_have_a_table_with_their_numbers_and_a_picture_and_every_kind_is_d
     assert all(name in capsys.readouterr().out for name in ["image_encoder.png"])
 
 
+def test_the_noise_falls_where_it_is_asked_to(tmp_path, capsys):
+    words = ["trace", "--nu", "0.5", "--draws", "1", "--regions", "0", "--noise", "shuffle", "--noise-at"]
+    assert main([*words, "patch_embeds", "--out", str(tmp_path / "out")]) == 0
+    tree = xr.open_datatree(tmp_path / "out" / "result.zarr")
+    asked = dict(nu=0.5, draws=1, noise="shuffle", noise_at="patch_embeds")
+    again = nnblip.causal_trace(nnblip.BlipVQA(), [demo.examples()[0]], **asked)
+    assert tree.attrs["noise_at"] == "patch_embeds"
+    np.testing.assert_array_equal(tree["question_encoder"].probability, again["question_encoder"].probability)
+    capsys.readouterr()
+    assert main([*words, "patches", "--out", str(tmp_path / "none")]) == 2
+    assert "did you mean 'patch_embeds'?" in capsys.readouterr().err
+
+
 def test_a_refused_run_leaves_no_folder_and_a_failed_one_nothing_in_it(tmp_path, capsys, monkeypatch):
     out = tmp_path / "new" / "folder"
     assert main(["trace", "--nu", "-1", "--out", str(out)]) == 2
