@@ -132,7 +132,7 @@ def test_sessions_open_in_many_threads_and_each_gets_its_own_answer(there, monke
     def request(self, envelope, tracer):
         text = tracer.info.frame.f_locals["args"][0]
         blob = self._serialize(tracer)
-        sizes.add(len(blob) // 10_000)
+        sizes.add(len(blob))
         return {"found": {"result": f"answer to {text}"}}
 
     monkeypatch.setattr(client.Backend, "request", request)
@@ -149,7 +149,7 @@ def test_sessions_open_in_many_threads_and_each_gets_its_own_answer(there, monke
     finally:
         sys.setswitchinterval(switch)
     assert found == {key: f"answer to question {key}" for key in range(150)}
-    assert len(sizes) == 1, "what travels is the same in every request"
+    assert max(sizes) - min(sizes) < 1000, "what travels is the same in every request, but for its number"
 
 
 # --- traces --------------------------------------------------------------------------------
