@@ -149,7 +149,7 @@ def test_sessions_open_in_many_threads_and_each_gets_its_own_answer(there, monke
     finally:
         sys.setswitchinterval(switch)
     assert found == {key: f"answer to question {key}" for key in range(150)}
-    assert max(sizes) - min(sizes) < 1000, "what travels is the same in every request, but for its number"
+    assert max(sizes) < 1.5 * min(sizes), f"no request brings modules by value that others do not: {sorted(sizes)}"
 
 
 # --- traces --------------------------------------------------------------------------------
