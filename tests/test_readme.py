@@ -77,6 +77,7 @@ def test_every_block_is_of_a_kind_that_is_run():
         assert len(re.findall("^```", PAGES[page], re.MULTILINE)) == 2 * len(fences(page)), page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
 def test_the_snippets_of_a_page_are_a_program(page, stranger):
     folder, run = stranger
@@ -93,6 +94,7 @@ def test_no_command_stands_twice():
     assert every and len(every) == len(set(every)), every
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)])
 def test_the_commands_of_a_page_run(page, stranger):
     _, run = stranger

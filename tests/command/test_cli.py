@@ -184,6 +184,7 @@ def test_the_bundled_scenes_have_all_four_types_and_the_model_answers_them(model
     assert sum(right) >= 11
 
 
+@pytest.mark.slow
 def test_who_reads_no_further_is_no_error():
     reading, writing = os.pipe()
     os.close(reading)

@@ -25,6 +25,7 @@ def steady(model):
     return tree.isel(example=np.flatnonzero(total > HURT))
 
 
+@pytest.mark.slow
 def test_sound_traces_have_notes_at_most(steady):
     for k in range(steady.sizes["example"]):
         assert not nnblip.diagnose(steady.isel(example=[k])).at_least("warning")

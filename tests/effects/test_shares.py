@@ -159,6 +159,7 @@ def test_pooled_effects_are_averaged_first_and_divided_last(tree, by_type):
                 assert line.values[n, kind] == pytest.approx(wanted, rel=1e-4, abs=1e-5, nan_ok=True)
 
 
+@pytest.mark.slow
 @quick
 @given(tree=trees)
 def test_of_one_example_pooled_and_not_are_the_same(tree):

@@ -26,6 +26,7 @@ def marked(tree, node):
     return found, gap.transpose(*found.dims) < 1e-5
 
 
+@pytest.mark.slow
 def test_what_is_marked_in_a_map_is_what_the_runs_say(model, seen):
     tree = nnblip.causal_trace(model, [seen], nu=[3, 5], draws=3, kinds=[*KINDS])
     assert float(nnblip.total_effect(tree)["corrupted"].probability.mean("draw").min()) > 0.05

@@ -88,6 +88,7 @@ def seen(model):
     return visible(model)[:2]
 
 
+@pytest.mark.slow
 def test_every_map_says_its_reliability(model, seen):
     tree = nnblip.causal_trace(model, [seen], nu=[1, 3], draws=6, kinds=[*KINDS])
     for name in ("question_encoder", "answer_decoder", "question_encoder_heads"):

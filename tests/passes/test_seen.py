@@ -70,6 +70,7 @@ def test_what_is_restored_changes_neither(model, seen, tree, other):
         np.testing.assert_allclose(found[name], tree["corrupted"][name], atol=2e-6)
 
 
+@pytest.mark.slow
 def test_noise_before_the_image_encoder(model, seen):
     image, question, truth = seen
     parts = ["image_encoder", "question_encoder"]

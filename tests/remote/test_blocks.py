@@ -26,6 +26,7 @@ def same(here, away):
         assert getattr(away, name) == pytest.approx(getattr(here, name), abs=1e-4), name
 
 
+@pytest.mark.slow
 def test_clean_and_what_its_body_saves(model, there, stock, seen):
     image, question, truth = seen
     found = []

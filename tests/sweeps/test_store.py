@@ -169,6 +169,7 @@ def test_chunks_swapped_while_a_sweep_grows_are_noticed(path):
     assert [damage.examples for damage in damages(path)] == [range(3), range(3, 6)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("step", "back"), [("grow", "finish"), ("finish", "grow")])
 def test_a_kill_while_room_is_cut_off_or_given_back_is_no_damage(path, monkeypatch, step, back):
     fill(path, range(10)).finish()

@@ -95,6 +95,7 @@ def test_bad_settings_are_refused(model, seen, wrong):
         nnblip.attribution_trace(model, [(image, question)], **wrong)
 
 
+@pytest.mark.slow
 def test_integrated_gradients_of_the_image_embeddings_sum_to_the_total_effect(model, seen):
     image, question, _ = seen
     off = {}
