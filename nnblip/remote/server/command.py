@@ -27,7 +27,12 @@ def serve(model: str | None, port: int = PORT, dtype: str = "float32") -> int:
     check_installed()
     began = time.monotonic()
     stack = Stack([model_key(model)], port, dtype, say=lambda text: print(f"  {text}", flush=True))
-    before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stack.stopped = True
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     try:
         print(f"Starting NDIF with {model or 'the bundled model'} on {stack.url}", flush=True)
         try:
@@ -41,6 +46,8 @@ def serve(model: str | None, port: int = PORT, dtype: str = "float32") -> int:
                 flush=True,
             )
             while (dead := stack.dead()) is None:
+                if stack.stopped:
+                    return 0
                 time.sleep(0.5)
             print(f"{dead} has ended by itself; stopping the rest. The next start begins anew.", flush=True)
             return 1
@@ -63,7 +70,3 @@ def _key_line(key: str | None) -> str:
     if key == os.environ.get("NDIF_API_KEY"):
         return "    (and NDIF_API_KEY as it is here)\n"
     return f"    export NDIF_API_KEY={key}\n"
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

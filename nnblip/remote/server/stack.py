@@ -69,6 +69,9 @@ class Stack:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.home, self.log = Path(), Path()
         self._before: set[int] = set()
+        self.stopped = (
+            False  # whoever starts it may be told to stop where Python ignores what a signal's handler raises
+        )
 
     # --- starting -----------------------------------------------------------------
 
@@ -210,6 +213,8 @@ class Stack:
     def _until(self, ready: Callable[[], bool], name: str, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         while not ready():
+            if self.stopped:
+                raise KeyboardInterrupt
             for known, process in self.processes.items():
                 if process.poll() is not None and known != "controller":
                     raise RemoteError(f"{known} ended with code {process.returncode} at the start{self._tail(known)}")

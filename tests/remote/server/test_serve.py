@@ -92,6 +92,7 @@ def test_ctrl_c_during_the_start(server):
     thread.start()
     with pytest.raises(AssertionError):
         server.start()
+        pytest.fail(f"it was not stopped: {server.log.read_text()}")
     thread.join()
     assert server.process.wait(300) == 0 and "Stopped." in server.log.read_text()
     assert not server.processes()
