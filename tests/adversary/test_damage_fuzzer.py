@@ -231,6 +231,7 @@ def judge(model, out: Path, before: dict[str, object], whole: dict[str, object] 
     return "named, mended" if named else "without effect"
 
 
+@pytest.mark.slow
 def test_the_judge_can_be_strict(model, stores, tmp_path):
     """It calls a change that nobody names wrong, and one that is not mended."""
     out = shutil.copytree(stores / "old.zarr", tmp_path / "case.zarr")

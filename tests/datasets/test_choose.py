@@ -39,6 +39,7 @@ def asked(model):
     return examples, [model.text(says(model, e.image, e.question)) for e in examples]
 
 
+@pytest.mark.slow
 def test_correct_keeps_what_the_model_answers_so(model, asked):
     examples, said = asked
     kept = datasets.correct(model, Dataset("scenes", lambda: examples))

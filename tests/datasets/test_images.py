@@ -156,6 +156,7 @@ def test_an_image_that_no_address_has_is_named(image, tmp_path):
     assert not list((tmp_path / "cache").rglob("*.jpg"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [lambda data: data[:-20], lambda data: b"", lambda data: data + b"x"])
 def test_a_file_damaged_in_the_cache_is_fetched_again(damage, server, image, jpg):
     server.files[TRAIN] = jpg
@@ -180,6 +181,7 @@ def test_a_file_without_a_record_is_not_trusted(server, image, jpg, tmp_path):
     assert Path(image()()) == stray and stray.read_bytes() == jpg
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["mapping", "file", "index"])
 def test_known_checksums_are_held_against_the_first_download(form, server, image, jpg, tmp_path):
     server.files[TRAIN] = jpg
@@ -248,6 +250,7 @@ def test_what_is_packed_is_not_unpacked(server, image, jpg):
         image()()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ["http://localhost:{port}/x.jpg", "//localhost/x.jpg", "ftp://127.0.0.1/x", "file:///x"])
 def test_a_redirect_to_another_host_is_not_followed(to, server, image, jpg):
     server.moved[TRAIN], server.files["/x.jpg"] = to.format(port=server.server_address[1]), jpg

@@ -54,6 +54,7 @@ FORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.filterwarnings("error")
 def test_results_of_every_form_are_diagnosed(model, form, tmp_path):
@@ -91,6 +92,7 @@ def test_examples_that_failed_are_left_out_and_said(gone):
     assert not findings.at_least("warning") or len(gone) == 3
 
 
+@pytest.mark.slow
 def test_nothing_is_changed(steady):
     before = steady.copy(deep=True)
     nnblip.diagnose(steady, steady, width=0.3)

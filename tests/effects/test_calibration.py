@@ -38,6 +38,7 @@ def far_from(share: float, expected: float) -> bool:
     return abs(share - expected) > 3 * (expected * (1 - expected) / TRIALS) ** 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", EXPECTED)
 def test_intervals_hold_the_truth_as_often_as_they_say(case):
     count, expected = EXPECTED[case]

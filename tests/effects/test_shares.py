@@ -130,6 +130,7 @@ def test_the_mean_of_ratios_is_that_of_the_papers_notebook(tree):
     assert "threshold" not in shares["answer_decoder"].probability.attrs
 
 
+@pytest.mark.slow
 @quick
 @given(tree=trees, by_type=st.booleans())
 def test_pooled_effects_are_averaged_first_and_divided_last(tree, by_type):

@@ -103,6 +103,7 @@ def test_every_map_says_its_reliability(model, seen):
     assert few["question_encoder"].reliability.isnull().all()
 
 
+@pytest.mark.slow
 def test_draws_go_on_until_every_map_is_reliable(model, seen):
     other = nnblip.demo.examples()[3]
     examples = [seen, (other.image, other.question)]
@@ -133,6 +134,7 @@ def least(tree, example, draws):
     return min(found)
 
 
+@pytest.mark.slow
 def test_a_wish_that_is_not_reached_ends_at_the_bound_and_is_told(model, seen, monkeypatch):
     monkeypatch.setattr(limits, "MOST_AUTO", 30)
     tree = nnblip.causal_trace(model, [seen], nu=0.5, draws="auto", reliability=0.9999)
@@ -140,6 +142,7 @@ def test_a_wish_that_is_not_reached_ends_at_the_bound_and_is_told(model, seen, m
     assert float(tree["question_encoder"].reliability.min()) < 0.9999
 
 
+@pytest.mark.slow
 def test_a_result_with_different_numbers_of_draws_is_stored_checked_and_averaged(model, seen, tmp_path):
     still = nnblip.demo.examples()[3]
     tree = nnblip.causal_trace(model, [seen, (still.image, still.question)], nu=3, draws="auto", reliability=0.5)

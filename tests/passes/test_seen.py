@@ -54,6 +54,7 @@ def test_both_are_those_of_plain_runs(tree, seen):
     assert tree["corrupted"].norm_ratio.dims == ("example", "nu", "draw") == tree["corrupted"].entropy_change.dims
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "other",
     [

@@ -29,6 +29,7 @@ def test_pyplot_is_not_imported():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["$x^{$", "$$", r"a $\frac{1}{2}$ b", "\x1b[31m red", "\u202eabc", "one\rtwo", "a\x00b"]
 )

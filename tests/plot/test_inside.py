@@ -19,6 +19,7 @@ def with_texts(tree, question, answer):
     return tree
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", plot.VALUES)
 @pytest.mark.parametrize("kind", WHOLE_KINDS)
 @pytest.mark.parametrize(("component", "layers"), [("question_encoder", 6), ("answer_decoder", 2)])
@@ -27,6 +28,7 @@ def test_heatmaps_of_every_kind(component, layers, kind, value):
     all_inside(plot.heatmap(tree, component, kind=kind, value=value, example="example-0"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", ["no", "light " * 12 + "blue", "antidisestablishmentarianism" * 2])
 @pytest.mark.parametrize("question", ["what", LONG, "pneumonoultramicroscopicsilicovolcanoconiosis" * 3])
 def test_long_questions_and_answers(question, answer, tmp_path):

@@ -43,6 +43,7 @@ def test_clean_and_what_its_body_saves(model, there, stock, seen):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_states_stay_there(there, stock, seen):
     image, question, truth = seen
     with there.clean(image, question, there.text(truth.answer)) as clean:

@@ -67,6 +67,7 @@ def seen(model):
     raise AssertionError("no answer of two words")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("component", ["question_encoder", "image_encoder", "answer_decoder"])
 def test_all_that_an_edited_model_says_goes_through_its_edits(model, every, component, seen):
     (edited, change), (image, question, plain) = every[component], seen
@@ -200,6 +201,7 @@ def plain_inputs(model, truth):
     return {"pixel_values": truth.encoded.pixel_values, "input_ids": truth.ids}
 
 
+@pytest.mark.slow
 def test_scenes_of_other_types_agree_too(model):
     with model.edit() as (_tracer, edited):
         edited.question_encoder.layer[5].output[:, 1:] = 0

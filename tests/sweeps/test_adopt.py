@@ -87,6 +87,7 @@ def test_a_store_of_other_code_is_refused_with_what_keeps_its_examples(model, st
     assert "--adopt" not in str(caught.value) and fingerprint_of(store) == before
 
 
+@pytest.mark.slow
 def test_it_is_adopted_after_two_examples_gave_the_same_numbers(model, store, tmp_path, monkeypatch):
     ids, trace = [], agenda_module.trace_example
     monkeypatch.setattr(agenda_module, "trace_example", lambda *args: (ids.append(args[2].id), trace(*args))[1])
@@ -113,6 +114,7 @@ def test_a_store_with_other_numbers_is_not_adopted(model, store):
     assert fingerprint_of(store) == before and Store(store).status()[4] == "pending"
 
 
+@pytest.mark.slow
 def test_the_command_has_it_too(tmp_path, capsys, monkeypatch):
     out = tmp_path / "results.zarr"
     words = ["sweep", "scenes", "--n", "2", "--draws", "1", "--out", str(out)]

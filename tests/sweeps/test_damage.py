@@ -181,6 +181,7 @@ SHARED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", SHARED)
 @pytest.mark.parametrize("harm", [Path.unlink, truncate, flip, replace_by_folder])
 def test_damage_to_what_all_examples_share_is_named_and_mended(model, small, tmp_path, capsys, monkeypatch, file, harm):
@@ -241,6 +242,7 @@ def test_chunks_that_are_swapped_are_done_again(model, small, tmp_path, monkeypa
     same_arrays(out, small)
 
 
+@pytest.mark.slow
 def test_the_list_itself_is_checked_and_made_again(model, small, tmp_path, capsys):
     out = shutil.copytree(small, tmp_path / "results.zarr")
     for harm in (flip, truncate, Path.unlink):

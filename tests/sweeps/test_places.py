@@ -18,6 +18,7 @@ from nnblip.sweeps.processes import Lock
 from nnblip.sweeps.store import Store
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["removed", "moved", "replaced"])
 def test_a_store_that_goes_while_it_is_written_stops_the_sweep_and_leaves_no_orphans(
     model, small, tmp_path, monkeypatch, what

@@ -213,6 +213,7 @@ def test_an_example_that_fails_is_marked_and_the_others_are_not(there, server, t
     assert "none.png" in tree.error.values[2] and tree.error.values[4]
 
 
+@pytest.mark.slow
 def test_a_fault_of_the_server_writes_what_has_arrived_and_marks_nothing(model, there, server, monkeypatch, tmp_path):
     examples, out = Scenes.of(8), tmp_path / "x.zarr"
 
