@@ -39,6 +39,8 @@ class Example:
         id: its name in the result; its content hash if None.
         partner: another image of which the model answers the same question differently, for
             noise "swap".
+        other_question: another question of as many tokens, which the model answers differently, for noise
+            "swap" at the question.
         extra: whatever else its data set says of it. Texts and numbers become coordinates of
             the result.
     """
@@ -49,6 +51,7 @@ class Example:
     question_type: str | None = None
     id: str | None = None
     partner: ImageLike | None = None
+    other_question: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod

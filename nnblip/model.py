@@ -180,13 +180,14 @@ class BlipVQA(Blip):
         restore: Site | Sequence[Site] | None = None,
         partner: ImageLike | None = None,
         *,
+        other_question: str | None = None,
         noise_at: str = Settings.noise_at,
         freeze: Iterable[str] = Settings.freeze,
         knock_out: KnockOutLike | None = None,
         remote: bool | None = None,
         timeout: float | None = None,
     ) -> contexts.CorruptedRun:
-        """A context manager: run on a damaged image, with states put back to their clean values.
+        """A context manager: run on a damaged image or question, with states put back to their clean values.
 
         The noise is exactly that of draw `draw` of `causal_trace(..., seed=seed)` for the same
         image and question. The vision model runs again only if the noise falls before it.
@@ -200,7 +201,8 @@ class BlipVQA(Blip):
             restore: a site or a collection of sites.
             partner: another image with another answer, for noise "swap"; the logit difference
                 is then to the first token of that answer.
-            noise_at: where the noise falls, "image_embeds", "patch_embeds" or "pixels".
+            other_question: another question of as many tokens with another answer, for noise "swap" at the question.
+            noise_at: where the noise falls, "image_embeds", "patch_embeds", "pixels" or "question".
             freeze: sublayers ("attention", "crossattention", "mlp_out") whose outputs stay what
                 they are in the corrupted run, whatever is restored or edited: of the answer
                 decoder if `restore` names only states there, of the question encoder else.
@@ -212,7 +214,7 @@ class BlipVQA(Blip):
             RemoteError: after the block, for any fault of the server.
         """
         return contexts.CorruptedRun(
-            self, clean, nu, seed, draw, noise, restore, partner, noise_at, freeze, knock_out,
+            self, clean, nu, seed, draw, noise, restore, partner, other_question, noise_at, freeze, knock_out,
             self._backend(remote, timeout),
         )  # fmt: skip
 

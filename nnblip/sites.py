@@ -96,9 +96,11 @@ class Site:
 Cell = tuple[Site, ...]
 
 
-#: Where the noise falls: on what the image encoder hands over, on what it starts from, or
-#: on the picture itself.
-PLACES = ("image_embeds", "patch_embeds", "pixels")
+#: Where the noise falls: on what the image encoder hands over, on what it starts from, on
+#: the picture itself, or on the question's words.
+PLACES = ("image_embeds", "patch_embeds", "pixels", "question")
+#: Those for which the image encoder has to run again.
+BEFORE_VISION = ("patch_embeds", "pixels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ class Extent:
         """The layers of a component that can be restored."""
         if component != "image_encoder":
             return range(self.layers)
-        return range(self.image_layers - 1 if self.noise_at == "image_embeds" else 0, self.image_layers)
+        return range(0 if self.noise_at in BEFORE_VISION else self.image_layers - 1, self.image_layers)
 
     def check(self, site: Site) -> None:
         """Raise `SiteError` if the model has no such state for this question and answer."""
@@ -147,8 +149,9 @@ class Extent:
             if value >= count:
                 raise SiteError(f"{name} {value} of {site.component}: there are {count}, 0 to {count - 1}")
         if site.layer < depths.start:
+            place = "the question" if self.noise_at == "question" else "the image embeddings"
             raise SiteError(
-                f"{site}: the noise falls on the image embeddings, so earlier layers of the image encoder are clean"
+                f"{site}: the noise falls on {place}, so earlier layers of the image encoder are clean"
                 f" as they are; restore layer {depths.start} (the embeddings), or let the noise fall earlier with"
                 " noise_at='patch_embeds' or 'pixels'"
             )

@@ -36,6 +36,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from nnblip import BlipVQA, NnblipWarning, causal_trace, demo
 from nnblip.passes import engine
 from nnblip.passes.plan import Plan, make_plans
+from nnblip.passes.room import least_rows
 from nnblip.sites import HEAD_KINDS, KINDS, TEXT_COMPONENTS, heatmap, image_regions
 
 DTYPES = ("float32", "bfloat16")
@@ -130,7 +131,7 @@ def kinds(b: Bench, _: Series) -> list[Row]:
     maps = {kind: [cell for name in TEXT_COMPONENTS for cell in heatmap(extent, name, [kind])] for kind in KINDS}
     grid = 6 if extent.side % 6 == 0 else extent.side
     for kind, cells in (maps | {f"{grid} x {grid} image regions": image_regions(grid)(extent)}).items():
-        plans = make_plans(cells, extent.layers, 256, engine.least_rows(extent))
+        plans = make_plans(cells, extent.layers, 256, least_rows(extent))
 
         def run(plans: list[Plan] = plans) -> None:
             for plan in plans:

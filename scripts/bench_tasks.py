@@ -19,6 +19,8 @@ from nnblip.blip.outcome import Outcome, outcome_of, rival_of
 from nnblip.noise import corrupt, get_noise, unit_noise
 from nnblip.passes import engine
 from nnblip.passes.plan import INPUT, Point, Step, make_plans
+from nnblip.passes.room import least_rows
+from nnblip.passes.sharing import share_keys
 from nnblip.sites import TEXT_COMPONENTS, heatmap
 
 QUESTION, ANSWER, NU = "what is the color of the character", "red", 5.0
@@ -70,7 +72,7 @@ class Bench:
         extent = model.extent(len(self.encoded.tokens), len(self.answer_ids))
         cells = [cell for component in TEXT_COMPONENTS for cell in heatmap(extent, component)]
         self.sites = [site for (site,) in cells]
-        (self.plan,) = make_plans(cells, extent.layers, least=engine.least_rows(extent))
+        (self.plan,) = make_plans(cells, extent.layers, least=least_rows(extent))
         text, tokens = model.config.text_config, extent.question_tokens
         rows, wide, mlp = tokens * (1 + extent.layers * tokens), text.hidden_size, text.intermediate_size
         self.shapes = [(rows, wide, wide), (rows, wide, mlp), (rows, mlp, wide)]  # where most work is: (rows, in, out)
@@ -104,7 +106,7 @@ def shared_keys(attention: Any, hidden: Tensor, **options: Any) -> Any:
     """In place of a cross-attention's `forward`: the engine's own mathematics, outside a trace."""
     given: list[Any] = []
     parts = {name: getattr(attention, name) for name in ("num_attention_heads", "query", "key", "value")}
-    engine._share_keys(SimpleNamespace(inputs=((hidden,), options), skip=given.append, **parts))
+    share_keys(SimpleNamespace(inputs=((hidden,), options), skip=given.append, **parts))
     return given[0]
 
 

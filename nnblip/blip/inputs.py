@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -69,12 +69,9 @@ def encode(processor: Any, image: ImageLike, question: str | None, max_tokens: i
     Raises:
         InputError: for an image that cannot be read, an empty question, or one that is too long.
     """
-    if not isinstance(question, str) or not question.strip():
-        raise InputError(f"question {told(question)}: expected a text with at least one word")
+    _require_words("question", question)
     picture = load_image(image)
-    ids = _ids(processor.tokenizer, "question", question, add_special_tokens=True)
-    if len(ids) <= 2:
-        raise InputError(f"question {question!r}: expected a text with at least one word")
+    ids = _question_ids(processor.tokenizer, "question", question)
     if len(ids) > max_tokens:
         raise InputError(
             f"question of {len(ids)} tokens ({question[:60]!r}...): this model takes at most {max_tokens};"
@@ -92,6 +89,35 @@ def encode(processor: Any, image: ImageLike, question: str | None, max_tokens: i
     content = hashlib.blake2b(np.asarray(picture).tobytes(), digest_size=16)
     content.update(f"{picture.size}/{question}".encode())
     return Encoded(pixels, torch.tensor([ids]), tokens, content.hexdigest(), question)
+
+
+def with_question(processor: Any, encoded: Encoded, question: object) -> Encoded:
+    """The same image with another question of as many tokens.
+
+    Raises:
+        InputError: for an empty question, or one of another length.
+    """
+    _require_words("other_question", question)
+    ids = _question_ids(processor.tokenizer, "other_question", str(question))
+    if len(ids) != len(encoded.tokens):
+        raise InputError(
+            f"other_question {told(question)} has {len(ids)} tokens, the question {told(encoded.question)}"
+            f" {len(encoded.tokens)}: expected as many, since each takes the place of one"
+        )
+    tokens = tuple(processor.tokenizer.convert_ids_to_tokens(ids))
+    return replace(encoded, input_ids=torch.tensor([ids]), tokens=tokens, question=str(question))
+
+
+def _require_words(what: str, question: object) -> None:
+    if not isinstance(question, str) or not question.strip():
+        raise InputError(f"{what} {told(question)}: expected a text with at least one word")
+
+
+def _question_ids(tokenizer: Any, what: str, question: str) -> list[int]:
+    ids = _ids(tokenizer, what, question, add_special_tokens=True)
+    if len(ids) <= 2:
+        raise InputError(f"{what} {question!r}: expected a text with at least one word")
+    return ids
 
 
 def _ids(tokenizer: Any, what: str, text: str, add_special_tokens: bool) -> list[int]:

@@ -218,13 +218,22 @@ class Blip(upstream.HuggingFaceModel):
             )
         return inputs.encode(self.processor, image, question, self.config.text_config.max_position_embeddings)
 
-    def encode_partner(self, image: ImageLike | None, question: str) -> Encoded:
-        """Another image for noise "swap". Raises `InputError`, also if none is given."""
-        if image is None:
+    def encode_partner(self, encoded: Encoded, noise_at: str, image: ImageLike | None, question: str | None) -> Encoded:
+        """What noise "swap" moves towards: the other image, or with noise at the question the other question.
+
+        Raises:
+            InputError: if the one that is needed is not given, cannot be read, or is a question of another length.
+        """
+        name, what, given = ("partner", "image", image)
+        if noise_at == "question":
+            name, what, given = ("other_question", "question", question)
+        if given is None:
             raise InputError(
-                "noise 'swap' needs another image: give partner=, as in nnblip.Example(..., partner=image)"
+                f"noise 'swap' needs another {what}: give {name}=, as in nnblip.Example(..., {name}={what})"
             )
-        return self.encode(image, question)
+        if noise_at == "question":
+            return inputs.with_question(self.processor, encoded, question)
+        return self.encode(given, encoded.question)
 
     def encode_answer(self, answer: str, what: str = "answer") -> list[int]:
         """The tokens of an answer. Raises `InputError`."""

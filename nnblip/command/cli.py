@@ -69,11 +69,11 @@ class Asked:
     noise: str = Settings.noise.name
     "multiplicative, additive, uniform, scale, mean or shuffle."
     noise_at: str = Settings.noise_at
-    "What the noise falls on: image_embeds, patch_embeds or pixels."
+    "What the noise falls on: image_embeds, patch_embeds, pixels or question."
     kinds: Annotated[tuple[str, ...], Many] = Settings.kinds
     "Which states of a layer."
     max_rows: Whole | None = Settings.max_rows
-    "At most so many rows in one pass."
+    "At most so many rows in one pass; by default chosen."
 
     def settings(self, nu: tuple[float, ...], seed: int) -> Settings:
         return Settings.of(

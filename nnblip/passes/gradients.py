@@ -15,7 +15,9 @@ from nnblip.passes import engine
 from nnblip.passes.engine import Forward
 from nnblip.passes.measure import Asked, Measured, Ready, check_room, stack
 from nnblip.passes.plan import make_plans
+from nnblip.passes.room import least_rows
 from nnblip.passes.settings import Settings
+from nnblip.passes.sharing import Seen
 from nnblip.passes.states import States, skip_vision
 from nnblip.sites import HEAD_KINDS, KINDS, Cell
 
@@ -63,10 +65,10 @@ def estimate(
     pairs = np.empty((*shape, 2, min(sample, len(cells))))
     for draw in range(settings.most_draws):
         for level, nu in enumerate(settings.nu):
-            noisy = ready.noisy(model, settings, nu, draw)
-            seen = engine.Seen()
+            noisy = ready.noisy(model, settings, [(draw, nu)])
+            seen = Seen()
             states, logits = engine.run_alone(model, noisy, seen)
-            damage[:, level, draw] = ready.damage(seen)
+            damage[:, level, draw] = ready.damage(seen)[:, 0]
             corrupted[:, level, draw] = stack(model.task.outcome(logits, ready.answer_ids, ready.rival))[:, 0]
             towards = ready.forward.image - noisy.image
             gradients = [
@@ -103,7 +105,7 @@ def quadrature(steps: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _exact(model: Blip, ready: Ready, noisy: Forward, cells: Sequence[Cell]) -> np.ndarray:
     """The probability with each cell restored."""
-    (plan,) = make_plans(cells, ready.extent.layers, least=engine.least_rows(ready.extent))
+    (plan,) = make_plans(cells, ready.extent.layers, least=least_rows(ready.extent))
     rows = engine.run_plan(model, noisy, ready.rival, ready.clean, plan).probability
     exact = np.empty(len(cells))
     for row, cell in enumerate(plan.cells):

@@ -9,31 +9,33 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from nnblip.blip.inputs import Encoded
 from nnblip.blip.network import Blip
 from nnblip.blip.outcome import NAMES, Outcome
-from nnblip.blip.vision import clean_at, damaged, patch_embeds
-from nnblip.blip.vision import partner as partner_of
+from nnblip.blip.places import clean_at, damaged, patch_embeds
+from nnblip.blip.places import partner as partner_of
 from nnblip.edges import at_length, cuts
 from nnblip.errors import InputError, SettingError
 from nnblip.examples import Example
 from nnblip.noise import Swap
 from nnblip.passes import engine
-from nnblip.passes.engine import Forward, Seen
-from nnblip.passes.plan import make_plans
+from nnblip.passes.engine import Forward
+from nnblip.passes.plan import Plan
 from nnblip.passes.reliability import maps_of, split_half
+from nnblip.passes.room import fit
 from nnblip.passes.settings import AUTO, BATCH, Settings
+from nnblip.passes.sharing import Seen
 from nnblip.passes.states import States
-from nnblip.sites import SUBLAYERS, Cell, Extent
+from nnblip.sites import BEFORE_VISION, SUBLAYERS, Cell, Extent
 
 #: The most bytes that the numbers of one example take, which are in memory at once, some of them twice.
 MOST_BYTES = 4 * 2**30
-#: A row of the image encoder needs as much memory as so many of the question encoder.
-IMAGE_ROW = 16
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Asked:
     Attributes:
         encoded: image and question.
         answer_ids: the answer to trace, [SEP] left out; the model's own if None.
-        partner: another image with the same question, for noise "swap".
+        partner: another image with the same question, or the same with another question, for noise "swap".
         rival: the token of the logit difference; chosen where the model is if None.
     """
 
@@ -59,7 +61,7 @@ class Asked:
         answer_ids = None if example.answer is None else model.encode_answer(example.answer)
         partner = None
         if isinstance(settings.noise, Swap):
-            partner = model.encode_partner(example.partner, example.question)
+            partner = model.encode_partner(encoded, settings.noise_at, example.partner, example.other_question)
         rival = settings.rival
         if rival is not None:
             rival = model.encode_rival(rival)
@@ -121,11 +123,14 @@ class Ready:
         else:
             answer_ids, predicted = asked.answer_ids, model.own_answer(encoded, embeds, empty=True)
         extent = model.extent(len(encoded.tokens), len(answer_ids), settings.noise_at)
-        undamaged, runs_vision = embeds, settings.noise_at != "image_embeds"
-        if runs_vision:
-            undamaged = clean_at(model, encoded, settings.noise_at)
-            embeds = patch_embeds(model, undamaged, settings.noise_at)
-        forward = Forward(encoded, embeds, answer_ids, runs_vision, cuts(settings.knock_out, extent))
+        place = settings.noise_at
+        undamaged = embeds if place == "image_embeds" else clean_at(model, encoded, place)
+        if place in BEFORE_VISION:
+            embeds = patch_embeds(model, undamaged, place)
+        words = undamaged if place == "question" else None
+        forward = Forward(
+            encoded, embeds, answer_ids, place in BEFORE_VISION, cuts(settings.knock_out, extent), words
+        )  # fmt: skip
         if settings.knock_out:
             longest = model.extent(len(encoded.tokens), model.longest_answer, settings.noise_at)
             predicted = engine.own_answer(model, forward, partial(at_length, cuts(settings.knock_out, longest)))
@@ -151,55 +156,77 @@ class Ready:
         """Of all nodes, in their order."""
         return [cell for cells in self.nodes.values() for cell in cells]
 
-    def damage(self, seen: Seen) -> tuple[float, float]:
-        """Of a corrupted run, see `DAMAGE`."""
-        return seen.norm / max(self.clean_seen.norm, 1e-30), seen.entropy - self.clean_seen.entropy
+    def damage(self, seen: Seen) -> np.ndarray:
+        """(2, base) of corrupted runs, see `DAMAGE`."""
+        return np.stack([seen.norm / np.maximum(self.clean_seen.norm, 1e-30), seen.entropy - self.clean_seen.entropy])
 
-    def noisy(self, model: Blip, settings: Settings, nu: float, draw: int) -> Forward:
-        """The pass on the damaged image of one draw."""
-        image = damaged(
-            model, self.undamaged, settings.noise, nu, settings.seed, draw, self.encoded.key, settings.noise_at,
-            self.partner,
-        )  # fmt: skip
-        return replace(self.forward, image=image)
+    def noisy(self, model: Blip, settings: Settings, pairs: Sequence[tuple[int, float]]) -> Forward:
+        """The pass whose bases are corrupted runs, one for each (draw, ν)."""
+        place = settings.noise_at
+        found = torch.cat([
+            damaged(
+                model, self.undamaged, settings.noise, nu, settings.seed, draw, self.encoded.key, place, self.partner
+            )
+            for draw, nu in pairs
+        ])  # fmt: skip
+        return replace(self.forward, **{"words" if place == "question" else "image": found}, bases=len(pairs))
 
 
 def measure(model: Blip, settings: Settings, asked: Asked, tick: Callable[[], object] = lambda: None) -> Measured:
-    """All numbers of one example; `tick` is called after each pass. Raises `NnblipError` for what cannot be traced."""
+    """All numbers of one example; `tick` is called for each (draw, ν). Raises `NnblipError` for what cannot be traced.
+
+    As many (draw, ν) as `nnblip.passes.room` finds room for are the bases of one pass.
+    """
     ready = Ready.of(model, asked, settings)
     cells = ready.cells
     check_room(settings, len(cells))
-    plans = make_plans(
-        cells, ready.extent.layers, settings.max_rows, engine.least_rows(ready.extent),
-        IMAGE_ROW if ready.forward.runs_vision else 1,
-    )  # fmt: skip
-    frozen = frozenset(SUBLAYERS[name] for name in settings.freeze)
+    plans, width = fit(model, settings, ready.extent, cells)
     clean = stack(ready.clean_outcome)[:, 0]
     most = settings.most_draws
     corrupted = np.empty((3, len(settings.nu), most), clean.dtype)
     restored = np.empty((3, len(settings.nu), most, len(cells)), clean.dtype)
     damage = np.empty((2, len(settings.nu), most), np.float32)
-    for draw in range(most):
-        if settings.draws == AUTO and draw % BATCH == 0 and _reliable(ready, settings, restored[0, :, :draw]):
-            corrupted, restored, damage = corrupted[:, :, :draw], restored[:, :, :draw], damage[:, :, :draw]
+    at_a_time = BATCH if settings.draws == AUTO else most
+    for start in range(0, most, at_a_time):
+        if settings.draws == AUTO and _reliable(ready, settings, restored[0, :, :start]):
+            corrupted, restored, damage = corrupted[:, :, :start], restored[:, :, :start], damage[:, :, :start]
             break
-        for level, nu in enumerate(settings.nu):
-            base, donor, seen = ready.noisy(model, settings, nu, draw), ready.clean, Seen()
-            if settings.direction == "noising":
-                donor, logits = engine.run_alone(model, base, seen)
-                base = ready.forward
-                corrupted[:, level, draw] = stack(model.task.outcome(logits, ready.answer_ids, ready.rival))[:, 0]
-            for number, plan in enumerate(plans):
-                see = seen if settings.direction == "denoising" and number == 0 else None
-                rows = stack(engine.run_plan(model, base, ready.rival, donor, plan, frozen, see))
-                if settings.direction == "denoising":
-                    corrupted[:, level, draw] = rows[:, 0]
-                for row, cell in enumerate(plan.cells):
-                    if cell is not None:
-                        restored[:, level, draw, cell] = rows[:, row]
-            damage[:, level, draw] = ready.damage(seen)
-            tick()
+        pairs = list(product(range(start, min(start + at_a_time, most)), range(len(settings.nu))))
+        for first in range(0, len(pairs), width):
+            some = pairs[first : first + width]
+            draws, levels = map(list, zip(*some, strict=True))
+            found = _run_bases(model, settings, ready, plans, [(draw, settings.nu[level]) for draw, level in some])
+            corrupted[:, levels, draws], restored[:, levels, draws], damage[:, levels, draws] = found
+            for _ in some:
+                tick()
     return Measured(ready.answer_ids, ready.predicted, ready.rival, clean, corrupted, restored, damage)
+
+
+def _run_bases(
+    model: Blip, settings: Settings, ready: Ready, plans: Sequence[Plan], pairs: Sequence[tuple[int, float]]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each (draw, ν), in one pass for each plan: (3, base) corrupted, (3, base, cell) restored, (2, base) damage."""
+    frozen = frozenset(SUBLAYERS[name] for name in settings.freeze)
+    base, donor, seen = ready.noisy(model, settings, pairs), ready.clean, Seen()
+    noising = settings.direction == "noising"
+    if noising:
+        written = {point for plan in plans for point, step in plan.steps.items() if step.rows}
+        donor, logits = engine.run_alone(model, base, seen, only=written)
+        corrupted = stack(model.task.outcome(logits, ready.answer_ids, ready.rival))
+        base = replace(ready.forward, bases=len(pairs))
+    grids = []
+    for number, plan in enumerate(plans):
+        see = None if noising or number else seen
+        rows = stack(engine.run_plan(model, base, ready.rival, donor, plan, frozen, see))
+        grids.append(rows.reshape(3, plan.rows, len(pairs)))
+    if not noising:
+        corrupted = grids[-1][:, 0]
+    restored = np.empty((3, len(pairs), len(ready.cells)), corrupted.dtype)
+    for plan, grid in zip(plans, grids, strict=True):
+        for row, cell in enumerate(plan.cells):
+            if cell is not None:
+                restored[:, :, cell] = grid[:, row]
+    return corrupted, restored, ready.damage(seen)
 
 
 def check_room(settings: Settings, cells: int) -> None:

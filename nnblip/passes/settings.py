@@ -72,7 +72,7 @@ class Settings:
     knock_out: tuple[KnockOut, ...] = ()
     roles: Rules = Rules()
     rival: str | int | None = None
-    max_rows: int | None = 256
+    max_rows: int | None = None
 
     @classmethod
     def of(cls, **given: Any) -> Settings:
@@ -116,6 +116,11 @@ class Settings:
         single = self.direction == "noising" and ("image_encoder" in self.components or self.cells is not None)
         told_apart = any(cut.edges == "image_to_question" and cut.source is not None for cut in self.knock_out)
         shuffled = isinstance(self.noise, Shuffle) and 1.0 in self.nu and self.noise_at != "pixels"
+        if isinstance(self.noise, Shuffle) and self.noise_at == "question":
+            raise SettingError(
+                "noise 'shuffle' of the question: it is for the patches of a picture; expected another noise, such as"
+                " 'multiplicative', or 'swap' with other_question="
+            )
         if shuffled and not (single or told_apart):
             raise SettingError(
                 f"noise 'shuffle' of {self.noise_at} at nu 1: BLIP does not see their order, so the total effect is"

@@ -18,10 +18,10 @@ from nnblip.sites import COMPONENTS, IMAGE_KINDS, KINDS
 
 
 class States(dict[tuple[str, str, int], Tensor]):
-    """States of a run by (component, kind, layer), each (1, tokens, hidden).
+    """States of a run by (component, kind, layer), each (1, tokens, hidden); of several runs, (run, tokens, hidden).
 
     Attributes:
-        image_embeds: what the question encoder saw, (1, patches, hidden).
+        image_embeds: what the question encoder saw, (1, patches, hidden); of several runs, or one for all of them.
     """
 
     image_embeds: Tensor | None = None
@@ -55,18 +55,24 @@ def _instead(model: Blip, module: Any, value: Any) -> None:
         skip(module, value)
 
 
-def write_states(model: Blip, point: Point, plan: Plan, clean: States) -> None:
-    """Inside a trace: overwrite the states that the plan names at a point by their clean values."""
+def start_words(model: Blip, words: Float[Tensor, "base token hidden"]) -> None:
+    """Inside a trace: these word embeddings instead of the question's own."""
+    model.question_encoder.embeddings.word_embeddings.output = words.clone()  # BLIP adds positions in place
+
+
+def write_states(model: Blip, point: Point, plan: Plan, donor: States, bases: int = 1) -> None:
+    """Inside a trace: overwrite the states that the plan names at a point by the donor's, for every base."""
     step = plan.steps[point]
     if step.rows:
         state = model.read_state(*point).clone()
-        source = clean[point.component, point.kind, point.layer].to(state)
+        source = donor[point.component, point.kind, point.layer].to(state)
+        grid = state.unflatten(0, (-1, bases))  # a view: writes reach `state`
         if step.heads:
             heads = model.config.text_config.num_attention_heads
-            by_head, source = (x.unflatten(-1, (heads, -1)) for x in (state, source))  # views: writes reach `state`
-            by_head[step.rows, step.tokens, step.heads] = source[0, step.tokens, step.heads]
+            grid, source = (x.unflatten(-1, (heads, -1)) for x in (grid, source))
+            grid[step.rows, :, step.tokens, step.heads] = source[:, step.tokens, step.heads].transpose(0, 1)
         else:
-            state[step.rows, step.tokens] = source[0, step.tokens]
+            grid[step.rows, :, step.tokens] = source[:, step.tokens].transpose(0, 1)
         model.write_state(*point, state)
 
 

@@ -13,17 +13,17 @@ from torch import Tensor
 
 from nnblip.blip.inputs import Encoded
 from nnblip.blip.network import Blip
-from nnblip.blip.vision import clean_at, damaged
-from nnblip.blip.vision import partner as partner_of
+from nnblip.blip.places import clean_at, damaged
+from nnblip.blip.places import partner as partner_of
 from nnblip.edges import KnockOutLike
 from nnblip.errors import SettingError, SiteError, one_of, whole
 from nnblip.examples import ImageLike
 from nnblip.noise import NoiseLike, Swap, check_nu, get_noise
 from nnblip.passes.engine import Forward, run_alone
 from nnblip.passes.plan import INPUT, Plan, Point, points, restore_in_place
-from nnblip.passes.states import States, skip_vision, start_vision, write_states
+from nnblip.passes.states import States, skip_vision, start_vision, start_words, write_states
 from nnblip.runs.run import Elsewhere, Run
-from nnblip.sites import SUBLAYERS, TEXT_COMPONENTS, Cell, Site, as_cell
+from nnblip.sites import BEFORE_VISION, SUBLAYERS, TEXT_COMPONENTS, Cell, Site, as_cell
 
 
 class CleanRun(Run):
@@ -108,6 +108,7 @@ class CorruptedRun(Run):
         noise: NoiseLike,
         restore: Site | Iterable[Site] | None,
         partner: ImageLike | None = None,
+        other_question: str | None = None,
         noise_at: str = "image_embeds",
         freeze: Iterable[str] = (),
         knock_out: KnockOutLike | None = None,
@@ -136,10 +137,11 @@ class CorruptedRun(Run):
         )  # fmt: skip
         self._partner: Encoded | None = None
         if isinstance(self._noise, Swap):
-            self._partner = model.encode_partner(partner, clean.encoded.question)
+            self._partner = model.encode_partner(clean.encoded, noise_at, partner, other_question)
         self._kept = States()
         self._plan: Plan
         self._image: Tensor
+        self._words: Tensor | None = None
         if not self.away:
             self._prepare(model)
 
@@ -154,16 +156,24 @@ class CorruptedRun(Run):
             anew = clean.again(model)
             clean.states, clean._image_embeds = anew.states, anew.image_embeds
         self.rival = clean.rival
-        self._runs_vision = self._noise_at != "image_embeds"
-        undamaged = clean_at(model, self.encoded, self._noise_at) if self._runs_vision else clean.image_embeds
+        self._runs_vision = self._noise_at in BEFORE_VISION
+        undamaged = (
+            clean.image_embeds if self._noise_at == "image_embeds" else clean_at(model, self.encoded, self._noise_at)
+        )
         partner = None
         if self._partner is not None:
             partner, self.rival = partner_of(model, self._partner, self.answer_ids, self._noise_at)
-        self._image = damaged(
+        found = damaged(
             model, undamaged, self._noise, self._nu, self._seed, self._draw, self.encoded.key, self._noise_at, partner
         )
+        if self._noise_at == "question":
+            self._image, self._words = clean.image_embeds, found
+        else:
+            self._image = found
         if self._frozen:
-            forward = Forward(self.encoded, self._image, self.answer_ids, self._runs_vision, self._cuts)
+            forward = Forward(
+                self.encoded, self._image, self.answer_ids, self._runs_vision, self._cuts, self._words
+            )  # fmt: skip
             self._kept, _ = run_alone(model, forward)
         if not self._runs_vision:
             tokens = [site.token for site in cell if site.component == "image_encoder"]
@@ -178,6 +188,8 @@ class CorruptedRun(Run):
             start_vision(model, self._image)
         else:
             skip_vision(model, self._image)
+        if self._words is not None:
+            start_words(model, self._words)
         super()._before()
 
     def _at_point(self, model: Blip, point: Point) -> None:

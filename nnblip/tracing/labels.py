@@ -17,6 +17,7 @@ from nnblip.model import BlipVQA
 from nnblip.noise import described
 from nnblip.passes.measure import Measured
 from nnblip.passes.reliability import Reliability, maps_of, reliability
+from nnblip.passes.room import Room
 from nnblip.passes.settings import Settings
 from nnblip.roles import answer_roles
 from nnblip.sites import CELLS_NODE, HEADS_NODE, Cell, Extent, grid_of
@@ -49,7 +50,15 @@ def attributes(model: BlipVQA, settings: Settings) -> dict[str, Any]:
         freeze=", ".join(settings.freeze), noise_at=settings.noise_at,
         knock_out="; ".join(map(str, settings.knock_out)),
         roles=repr(settings.roles), rival="" if settings.rival is None else settings.rival,
+        max_rows=_rows(model, settings),
     )  # fmt: skip
+
+
+def _rows(model: BlipVQA, settings: Settings) -> int | str:
+    """What bounds a pass: the rows that are given, or what is chosen where the model is."""
+    if settings.max_rows is not None:
+        return settings.max_rows
+    return "chosen by the server" if model.remote else str(Room.of(model))
 
 
 def labelled(model: BlipVQA, example: Example, settings: Settings, encoded: Encoded, found: Measured) -> results.Traced:

@@ -50,9 +50,9 @@ def causal_trace(
 ) -> xr.DataTree | Any:  # a `Job` if not blocking; as a union, every caller would have to tell them apart
     """Restore every state, one at a time, and measure how much of the answer returns.
 
-    One pass of the model per (example, draw, ν) computes the whole map; the image
-    embeddings of an example are computed once. Method: Palit et al. 2023; one-pass plan:
-    `nnblip.passes.plan`.
+    One pass of the model computes the whole map of as many draws and ν of an example as there is room for; the
+    image embeddings of an example are computed once. Method: Palit et al. 2023; one-pass plan:
+    `nnblip.passes.plan`, `nnblip.passes.engine`.
 
     Args:
         model: a `BlipVQA`.
@@ -81,8 +81,9 @@ def causal_trace(
             without restoring. BLIP's later question-encoder layers read the corrupted image
             again; with `freeze={"crossattention"}` a restored state cannot steer what they read.
         noise_at: where the noise falls: "image_embeds" (what the image encoder hands over),
-            "patch_embeds" (what its first layer reads) or "pixels". With the latter two
-            the layers of `image_encoder` can be restored; else only its last, the embeddings.
+            "patch_embeds" (what its first layer reads), "pixels", or "question" (the embeddings of its words, [CLS]
+            and [SEP] left as they are). With "patch_embeds" and "pixels" the layers of `image_encoder` can be
+            restored; else only its last, the embeddings.
         regions: grid of the map of `image_encoder`, see `nnblip.sites.image_regions`; patch by
             patch if None.
         knock_out: attention edges to cut in every run, clean, corrupted and restored, see
@@ -91,9 +92,10 @@ def causal_trace(
             to a role for each; "" for none. It names tokens and changes no number.
         rival: against which token `logit_difference` holds the answer's first: the first of a text, or an id; of
             other answers too (NOTICE's incorrect answer). By default the strongest other first token of the
-            clean run, or with noise "swap" that of the partner's answer.
-        max_rows: at most so many rows in a pass; smaller is slower and needs less memory.
-            Of rows that pass through the image encoder there are 16 times fewer.
+            clean run, or with noise "swap" that of the answer to the partner or the other question.
+        max_rows: at most so many rows in a pass, those of all its draws and ν together; smaller is slower and needs
+            less memory. A row that passes through the image encoder counts 16 times. By default chosen from the
+            model's sizes and the memory of its device (`nnblip.passes.room`); the result's attribute says what it is.
         progress: a bar on the terminal; by default where there is one.
         remote: run on an NDIF server, one request for each example, a few of them in flight; it brings
             the image and the seed and takes back the numbers; by default if the model was made so.

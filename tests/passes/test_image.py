@@ -10,7 +10,7 @@ from helpers.cells import agree, numbers
 from helpers.scenes import visible
 
 import nnblip
-from nnblip.blip.vision import clean_at, patch_embeds
+from nnblip.blip.places import clean_at, patch_embeds
 from nnblip.errors import NnblipError, SiteError
 from nnblip.noise import NOISES, Multiplicative, unit_noise
 from nnblip.sites import Site, image_regions

@@ -12,7 +12,7 @@ from helpers.scenes import visible
 
 import nnblip
 from nnblip import results
-from nnblip.blip.vision import clean_at, patch_embeds
+from nnblip.blip.places import clean_at, patch_embeds
 from nnblip.noise import Multiplicative, unit_noise
 from nnblip.passes import measure
 from nnblip.remote import client

@@ -46,7 +46,7 @@ def test_help_shows_every_argument():
         "nu: ",
         "draws: int | str = 10",
         "Multiplicative()",
-        "max_rows: int | None = 256",
+        "max_rows: int | None = None",
         "direction: str = ",
     ):
         assert text in shown.replace("'", "")

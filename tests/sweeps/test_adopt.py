@@ -45,7 +45,7 @@ def test_a_comment_or_docstring_means_nothing_and_all_else_does(one, other, same
 
 def test_the_code_of_a_trace_is_what_its_imports_say():
     names = set(needed("nnblip.tracing.trace", inside_functions=True))
-    assert {"nnblip.passes.engine", "nnblip.blip.vision", "nnblip.noise", "nnblip.remote.client"} <= names
+    assert {"nnblip.passes.engine", "nnblip.blip.places", "nnblip.noise", "nnblip.remote.client"} <= names
     assert not [name for name in names if name.startswith(("nnblip.sweeps", "nnblip.effects", "nnblip.plot"))]
     assert not [
         name for name in names if name.startswith(("nnblip.command", "nnblip.datasets", "nnblip.remote.server"))
