@@ -25,13 +25,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import bench_grid
 import numpy as np
 import torch
-from bench_tasks import ANSWER, NU, QUESTION, SIZES, TASKS, Bench, run_cell, run_hooked, seconds, write_model
+from bench_tasks import (
+    ANSWER,
+    NU,
+    QUESTION,
+    SIZES,
+    TASKS,
+    Bench,
+    Row,
+    operations,
+    row,
+    run_cell,
+    run_hooked,
+    seconds,
+    write_model,
+)  # fmt: skip
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from nnblip import BlipVQA, NnblipWarning, causal_trace, demo
 from nnblip.passes import engine
@@ -43,19 +57,10 @@ DTYPES = ("float32", "bfloat16")
 SWEEP = 1000  # examples of the large sweep
 FEW_ROWS = 64
 
-Row = dict[str, Any]
 Series = dict[str, list[float]]
 
 
 # --- figures: each makes rows of the table -------------------------------------------
-
-
-def row(name: str, values: Any, unit: str, sense: str = "", target: float | None = None) -> Row:
-    """The median of the values, their range, and whether the median is "at most" or "at least" the target."""
-    low, value, high = (float(pick(np.asarray(values))) for pick in (np.min, np.median, np.max))
-    met = None if target is None else value <= target if sense == "at most" else value >= target
-    measured = {"name": name, "value": value, "unit": unit, "low": low, "high": high}
-    return measured | {"sense": sense, "target": target, "met": met}
 
 
 def agreement(b: Bench) -> list[Row]:
@@ -95,13 +100,6 @@ def limit(b: Bench, series: Series) -> list[Row]:
     passes inside matrix products, and what they lose is at the shapes that the map has (110 rows
     in the answer decoder run at 60 % of the rate of a large square).
     """
-
-    def operations(call: Callable[[], Any]) -> int:
-        sdpa: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # which the counter does not know
-        known = {sdpa: lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value)}
-        with FlopCounterMode(display=False, custom_mapping=known) as counter:
-            call()
-        return counter.get_total_flops()
 
     flops, plain = operations(lambda: run_hooked(b)), operations(lambda: b.module(**b.inputs))
     one_pass, square, shapes = (np.array(series[name]) for name in ("map", "square", "shapes"))
@@ -172,6 +170,11 @@ def memory(b: Bench, _: Series) -> list[Row]:
     ]
 
 
+def grids(b: Bench, _: Series) -> list[Row]:
+    """Many draws and ν in one pass; of the bundled model, whose dtype is float32, too."""
+    return [*bench_grid.real(b), *(bench_grid.bundled() if b.noisy.dtype == torch.float32 else [])]
+
+
 def sweeps(b: Bench, _: Series) -> list[Row]:
     """On the bundled model, whose dtype is float32, in a fresh process (`bench_sweep.py`)."""
     if b.noisy.dtype != torch.float32:
@@ -239,7 +242,7 @@ def precision(plain: dict[str, Series]) -> list[Row]:
     return rows
 
 
-FIGURES: tuple[Callable[[Bench, Series], list[Row]], ...] = (speed, limit, kinds, memory, sweeps)
+FIGURES: tuple[Callable[[Bench, Series], list[Row]], ...] = (speed, limit, kinds, grids, memory, sweeps)
 
 
 def show(title: str, rows: list[Row]) -> None:

@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from bench import Row, peak_memory, row, show
+from bench import peak_memory, show
+from bench_tasks import Row, row
 
 import nnblip
 from nnblip.datasets import scenes

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from nnblip import BlipVQA, Site
 from nnblip.blip.outcome import Outcome, outcome_of, rival_of
@@ -144,6 +145,27 @@ def run_cell(b: Bench, site: Site) -> Outcome:
         step = Step(rows=[0], tokens=[site.token])
         undo.callback(hook_step(b, Point(site.component, site.kind, site.layer), step).remove)
         return run_text(b)
+
+
+# --- what is measured ----------------------------------------------------------------
+
+Row = dict[str, Any]
+
+
+def row(name: str, values: Any, unit: str, sense: str = "", target: float | None = None) -> Row:
+    """The median of the values, their range, and whether the median is "at most" or "at least" the target."""
+    low, value, high = (float(pick(np.asarray(values))) for pick in (np.min, np.median, np.max))
+    met = None if target is None else value <= target if sense == "at most" else value >= target
+    measured = {"name": name, "value": value, "unit": unit, "low": low, "high": high}
+    return measured | {"sense": sense, "target": target, "met": met}
+
+
+def operations(call: Callable[[], Any]) -> int:
+    sdpa: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # which the counter does not know
+    known = {sdpa: lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value)}
+    with FlopCounterMode(display=False, custom_mapping=known) as counter:
+        call()
+    return counter.get_total_flops()
 
 
 # --- tasks: each is timed once in every round ----------------------------------------

@@ -354,6 +354,27 @@ def picture_of(patches, size, side):
     return pixels
 
 
+# --- The question's words -------------------------------------------------------------
+
+
+class saying:
+    """`with saying(module, words):` every run of the module has these word embeddings (1, tokens, hidden)."""
+
+    def __init__(self, module, words):
+        self.module, self.words, self.handles = module, words, []
+
+    def __enter__(self):
+        def hook(submodule, args, output):
+            assert output.shape == self.words.shape
+            return self.words.clone()  # positions are added in place
+
+        self.handles.append(self.module.text_encoder.embeddings.word_embeddings.register_forward_hook(hook))
+
+    def __exit__(self, *_):
+        for handle in self.handles:
+            handle.remove()
+
+
 # --- Cut attention edges --------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""Where the noise falls: on image embeddings, patch embeddings, pixels or the question's words, as (1, tokens, size)."""
+"""Where the noise falls: image embeddings, patch embeddings, pixels or the question, all as (1, tokens, size)."""
 
 from __future__ import annotations
 

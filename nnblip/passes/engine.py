@@ -51,11 +51,11 @@ class Forward:
     """
 
     encoded: Encoded
-    image: Float[Tensor, "base patch hidden"]
+    image: Float[Tensor, "image patch hidden"]
     answer_ids: list[int]
     runs_vision: bool = False
     cuts: Cuts = field(default_factory=dict)
-    words: Float[Tensor, "base token hidden"] | None = None
+    words: Float[Tensor, "question token hidden"] | None = None
     bases: int = 1
 
 

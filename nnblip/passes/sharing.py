@@ -100,7 +100,10 @@ def share_keys(
         parts.append(_weights(scores, unseen) @ value)
     if mixed is not None:
         others = (_split(x, heads) for x in (attention.key(mixed.donor), attention.value(mixed.donor)))
-        both = [_beside(mine, other) for mine, other in zip((key, value), others, strict=True)]
+        # one after the other; a run that serves all bases is there for each
+        both = [
+            torch.cat([x.expand(bases, -1, -1, -1) for x in pair], 2) for pair in zip((key, value), others, strict=True)
+        ]
         hide = mixed.unseen[:, None] if unseen is None else mixed.unseen[:, None] | torch.cat([unseen, unseen], 1)
         own = bases * (1 + len(mixed.unseen))
         parts += [_fold(query[:bases], key, value, unseen), _fold(query[bases:own], *both, hide)]
@@ -108,12 +111,6 @@ def share_keys(
         parts.append(_fold(query[own:], key[:bases], value[:bases], unseen))
     context = torch.cat(parts) if len(parts) > 1 else parts[0]
     skip(attention, (context.transpose(1, 2).flatten(2), None))
-
-
-def _beside(mine: Tensor, other: Tensor) -> Float[Tensor, "base head twice_patches dim"]:
-    """Keys or values of two runs, one after the other; where one of them serves all bases, for each."""
-    bases = max(len(mine), len(other))
-    return torch.cat([x.expand(bases, -1, -1, -1) for x in (mine, other)], 2)
 
 
 def _fold(
