@@ -1,4 +1,4 @@
-"""Figures of `bench.py` about grids: many draws and ν in one pass against one pass each, and where a pass's time goes."""
+"""Figures of `bench.py` about grids: many draws and ν in one pass against one pass each, and whose time a pass is."""
 
 from __future__ import annotations
 

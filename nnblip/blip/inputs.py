@@ -69,7 +69,7 @@ def encode(processor: Any, image: ImageLike, question: str | None, max_tokens: i
     Raises:
         InputError: for an image that cannot be read, an empty question, or one that is too long.
     """
-    _require_words("question", question)
+    question = _text("question", question)
     picture = load_image(image)
     ids = _question_ids(processor.tokenizer, "question", question)
     if len(ids) > max_tokens:
@@ -97,20 +97,21 @@ def with_question(processor: Any, encoded: Encoded, question: object) -> Encoded
     Raises:
         InputError: for an empty question, or one of another length.
     """
-    _require_words("other_question", question)
-    ids = _question_ids(processor.tokenizer, "other_question", str(question))
+    question = _text("other_question", question)
+    ids = _question_ids(processor.tokenizer, "other_question", question)
     if len(ids) != len(encoded.tokens):
         raise InputError(
             f"other_question {told(question)} has {len(ids)} tokens, the question {told(encoded.question)}"
             f" {len(encoded.tokens)}: expected as many, since each takes the place of one"
         )
     tokens = tuple(processor.tokenizer.convert_ids_to_tokens(ids))
-    return replace(encoded, input_ids=torch.tensor([ids]), tokens=tokens, question=str(question))
+    return replace(encoded, input_ids=torch.tensor([ids]), tokens=tokens, question=question)
 
 
-def _require_words(what: str, question: object) -> None:
+def _text(what: str, question: object) -> str:
     if not isinstance(question, str) or not question.strip():
         raise InputError(f"{what} {told(question)}: expected a text with at least one word")
+    return question
 
 
 def _question_ids(tokenizer: Any, what: str, question: str) -> list[int]:

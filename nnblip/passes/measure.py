@@ -169,7 +169,9 @@ class Ready:
             )
             for draw, nu in pairs
         ])  # fmt: skip
-        return replace(self.forward, **{"words" if place == "question" else "image": found}, bases=len(pairs))
+        if place == "question":
+            return replace(self.forward, words=found, bases=len(pairs))
+        return replace(self.forward, image=found, bases=len(pairs))
 
 
 def measure(model: Blip, settings: Settings, asked: Asked, tick: Callable[[], object] = lambda: None) -> Measured:

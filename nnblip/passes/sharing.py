@@ -99,14 +99,14 @@ def share_keys(
         scores = query[:own] @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
         parts.append(_weights(scores, unseen) @ value)
     if mixed is not None:
-        others = (_split(x, heads) for x in (attention.key(mixed.donor), attention.value(mixed.donor)))
+        donor = (_split(x, heads) for x in (attention.key(mixed.donor), attention.value(mixed.donor)))
         # one after the other; a run that serves all bases is there for each
-        both = [
-            torch.cat([x.expand(bases, -1, -1, -1) for x in pair], 2) for pair in zip((key, value), others, strict=True)
-        ]
+        twice_key, twice_value = (
+            torch.cat([x.expand(bases, -1, -1, -1) for x in pair], 2) for pair in zip((key, value), donor, strict=True)
+        )
         hide = mixed.unseen[:, None] if unseen is None else mixed.unseen[:, None] | torch.cat([unseen, unseen], 1)
         own = bases * (1 + len(mixed.unseen))
-        parts += [_fold(query[:bases], key, value, unseen), _fold(query[bases:own], *both, hide)]
+        parts += [_fold(query[:bases], key, value, unseen), _fold(query[bases:own], twice_key, twice_value, hide)]
     if len(query) > own:
         parts.append(_fold(query[own:], key[:bases], value[:bases], unseen))
     context = torch.cat(parts) if len(parts) > 1 else parts[0]

@@ -91,7 +91,10 @@ def test_however_it_is_cut_the_numbers_are_the_same(model, seen, grids, place, d
         )  # fmt: skip
 
     whole, again = traced(None), traced(None)
-    assert max(bases for _, bases in grids) > 1 and float((whole["clean"].probability - whole["corrupted"].probability).max()) >= VISIBLE
+    assert (
+        max(bases for _, bases in grids) > 1
+        and float((whole["clean"].probability - whole["corrupted"].probability).max()) >= VISIBLE
+    )
     for max_rows in (40, 200, 400):
         grids.clear()
         parts = traced(max_rows)
