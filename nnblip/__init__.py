@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from nnblip.errors import NnblipError, NnblipWarning, RemoteError
     from nnblip.examples import Example
     from nnblip.model import BlipVQA
+    from nnblip.paths import Edge
+    from nnblip.plants import planted
     from nnblip.sites import Site
     from nnblip.sweeps.sweep import sweep
     from nnblip.tracing.attribution import attribution_trace
@@ -28,6 +30,7 @@ _MODULES = ("datasets", "demo", "effects", "noise", "plot", "results", "sites")
 _NAMES = {
     "__version__": "version",
     "BlipVQA": "model",
+    "Edge": "paths",
     "Example": "examples",
     "Job": "tracing.jobs",
     "NnblipError": "errors",
@@ -40,14 +43,15 @@ _NAMES = {
     "gamma": "effects",
     "indirect_effect": "effects",
     "knock_out": "edges",
+    "planted": "plants",
     "relevance": "effects",
     "sweep": "sweeps.sweep",
     "total_effect": "effects",
 }
 __all__ = [
-    "BlipVQA", "Example", "Job", "NnblipError", "NnblipWarning", "RemoteError", "Site", "attribution_trace",
-    "causal_trace", "datasets", "demo", "diagnose", "effects", "gamma", "indirect_effect", "knock_out", "noise", "plot",
-    "relevance", "results", "sites", "sweep", "total_effect",
+    "BlipVQA", "Edge", "Example", "Job", "NnblipError", "NnblipWarning", "RemoteError", "Site", "attribution_trace",
+    "causal_trace", "datasets", "demo", "diagnose", "effects", "gamma", "indirect_effect", "knock_out", "noise",
+    "planted", "plot", "relevance", "results", "sites", "sweep", "total_effect",
 ]  # fmt: skip
 
 
