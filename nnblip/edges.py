@@ -16,7 +16,7 @@ without these edges. `knock_outs` is the family of such cells.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,15 @@ class KnockOut:
             if (value := getattr(self, name)) is not None
         ]
         return self.edges + "".join(parts) + (f" by {self.by}" if self.by != "mask" else "")
+
+    @property
+    def name(self) -> str:
+        """As its text, with the names of its tokens where it has some: the same for all questions with such tokens."""
+        bare = replace(
+            self, source=None if self.source_name else self.source, target=None if self.target_name else self.target
+        )
+        named = {"source": self.source_name, "target": self.target_name}
+        return str(bare) + "".join(f" {what} {name}" for what, name in named.items() if name)
 
 
 def knock_out(
@@ -179,14 +188,14 @@ def check(one: KnockOut, extent: Extent) -> None:
         )
 
 
-def describe_knock_out(one: KnockOut, extent: Extent) -> dict[str, str | int]:
-    """What a knock-out is, as coordinates of a result.
+def describe_knock_out(one: KnockOut, layers: int) -> dict[str, str | int]:
+    """What a knock-out is, as coordinates of a result; `layers` is how many a component has.
 
     Returns:
         `knock_out`, its text; `edges` and `by`; `source` and `target`, what a family calls them, or their tokens in
         runs, or "all"; `layer`, the first of its layers, and `window`, how many there are from that to the last.
     """
-    layers, _, _ = places(one, extent)
+    cut = one.layers or range(layers)
     names = {
         what: name or ("all" if tokens is None else runs(tokens))
         for what, name, tokens in (
@@ -195,8 +204,8 @@ def describe_knock_out(one: KnockOut, extent: Extent) -> dict[str, str | int]:
         )
     }
     return {
-        "knock_out": str(one), "edges": one.edges, "by": one.by, **names,
-        "layer": min(layers), "window": max(layers) - min(layers) + 1,
+        "knock_out": one.name, "edges": one.edges, "by": one.by, **names,
+        "layer": min(cut), "window": max(cut) - min(cut) + 1,
     }  # fmt: skip
 
 

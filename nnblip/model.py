@@ -16,6 +16,7 @@ from nnblip.errors import ModelError
 from nnblip.examples import Example, ImageLike
 from nnblip.noise import NoiseLike
 from nnblip.passes.settings import Settings
+from nnblip.paths import Edge
 from nnblip.runs import contexts
 from nnblip.sites import Site
 
@@ -177,7 +178,7 @@ class BlipVQA(Blip):
         seed: int = Settings.seed,
         draw: int = 0,
         noise: NoiseLike = Settings.noise,
-        restore: Site | Sequence[Site] | None = None,
+        restore: Site | Sequence[Site] | Edge | None = None,
         partner: ImageLike | None = None,
         *,
         other_question: str | None = None,
@@ -198,7 +199,7 @@ class BlipVQA(Blip):
             seed: seed of the noise.
             draw: which sample of it.
             noise: name or object, see `nnblip.noise`.
-            restore: a site or a collection of sites.
+            restore: a site or a collection of sites; or an edge, along which alone the clean run's contribution is sent.
             partner: another image with another answer, for noise "swap"; the logit difference
                 is then to the first token of that answer.
             other_question: another question of as many tokens with another answer, for noise "swap" at the question.

@@ -27,10 +27,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from nnblip.edges import KnockOut
-from nnblip.edges import check as check_knock_out
 from nnblip.errors import SiteError, one_of, told, whole
 from nnblip.states import HEAD_KINDS, TEXT_COMPONENTS, Cell, Extent, Site, as_cell, describe, regions
 
@@ -85,6 +83,13 @@ class Edge:
 
     def __str__(self) -> str:
         return f"{describe(self.sender)['cell']} -> {self.receiver} {self.input}"
+
+    @property
+    def lands(self) -> Site:
+        """The state that changes: what the receiver's sublayer adds at its token."""
+        return Site(
+            self.receiver.component, f"{sublayer(self.receiver.kind)}_out", self.receiver.layer, self.receiver.token
+        )
 
     @property
     def reads(self) -> str:
@@ -177,32 +182,7 @@ def describe_edge(edge: Edge) -> dict[str, str | int]:
 
 #: A cell that is no set of states: an edge, or edges that are cut.
 Connection = Edge | KnockOut
-ConnectionFamily = Callable[[Extent], Sequence[Connection]]
-
-
-def gather(given: ConnectionFamily | Connection | Iterable[ConnectionFamily | Connection], extent: Extent) -> list[Any]:
-    """Edges and knock-outs of a family, or of a list of families, edges and knock-outs, checked.
-
-    Raises:
-        SiteError: if there is none, one is given twice or is something else, or the model does not have one.
-    """
-    several: Any = [given] if callable(given) or isinstance(given, Edge | KnockOut) else given
-    if not isinstance(several, Iterable):
-        raise SiteError(f"connections {told(given)}: expected nnblip.Edge, nnblip.knock_out(...), or a family of them")
-    found: list[Any] = [cell for one in several for cell in (one(extent) if callable(one) else [one])]
-    if not found:
-        raise SiteError("connections: expected at least one, such as nnblip.sites.knock_outs()")
-    for one in found:
-        if isinstance(one, Edge):
-            one.check(extent)
-        elif isinstance(one, KnockOut):
-            check_knock_out(one, extent)
-        else:
-            raise SiteError(f"{told(one)} is no connection: expected nnblip.Edge(...) or nnblip.knock_out(...)")
-    if len(set(found)) < len(found):
-        twice = next(one for one in found if found.count(one) > 1)
-        raise SiteError(f"connections: {twice} is given twice")
-    return found
+ConnectionFamily = Callable[[Extent], list[Edge]] | Callable[[Extent], list[KnockOut]]
 
 
 # --- the family ---------------------------------------------------------------------------

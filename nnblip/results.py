@@ -17,8 +17,21 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from nnblip.edges import KnockOut, describe_knock_out
 from nnblip.errors import STUMBLES, NnblipError, ResultError, reason, visible
-from nnblip.sites import CELLS_NODE, COMPONENTS, HEAD_KINDS, HEADS_NODE, IMAGE_KINDS, Cell, describe
+from nnblip.paths import Connection, Edge, describe_edge
+from nnblip.sites import (
+    CELLS_NODE,
+    COMPONENTS,
+    EDGES_NODE,
+    HEAD_KINDS,
+    HEADS_NODE,
+    IMAGE_KINDS,
+    KNOCK_OUTS_NODE,
+    LISTS,
+    Cell,
+    describe,
+)
 from nnblip.storage import checksums, stored
 from nnblip.storage.folders import made
 
@@ -31,7 +44,11 @@ RELIABILITY = ("reliability", "reliability_low", "reliability_high")
 DIMS = {"clean": ("example",), "corrupted": ("example", "nu", "draw")}
 COMPONENT_DIMS = ("example", "nu", "draw", "kind", "layer", "token")
 HEADS_DIMS = ("example", "nu", "draw", "kind", "layer", "head", "token")
-CELLS_DIMS = ("example", "nu", "draw", "cell")
+LISTS_DIMS = {
+    CELLS_NODE: ("example", "nu", "draw", "cell"),
+    EDGES_NODE: ("example", "nu", "draw", "edge"),
+    KNOCK_OUTS_NODE: ("example", "knock_out"),
+}
 #: Of a result's form, in its attribute `schema_version`. Results without one are of version 1, whose `/cells` have no
 #: `site_` coordinates. A result of a later version is refused, see `check`.
 SCHEMA_VERSION = 2
@@ -39,8 +56,8 @@ EXAMPLE_COORDS = ("question", "answer", "predicted", "rival", "question_type", "
 #: What a result has itself, so that no field of a data set can be called so: labels, variables, dimensions, nodes, and
 #: the file that makes a folder a store of zarr's version 3.
 OWN_NAMES = {
-    *EXAMPLE_COORDS, "draws", "status", "error", "token_text", "role", *VARIABLES, *HEADS_DIMS, *CELLS_DIMS, "site",
-    *DIMS, *DAMAGE, *RELIABILITY, "check", CELLS_NODE, *COMPONENTS, *(name + HEADS_NODE for name in COMPONENTS),
+    *EXAMPLE_COORDS, "draws", "status", "error", "token_text", "role", *VARIABLES, *HEADS_DIMS, *LISTS.values(), "site",
+    *DIMS, *DAMAGE, *RELIABILITY, "check", *LISTS, *COMPONENTS, *(name + HEADS_NODE for name in COMPONENTS),
     "zarr.json",
 }  # fmt: skip
 #: Letters of the longest name of a field: file systems take 255 bytes, and a letter may have 4.
@@ -85,8 +102,8 @@ class Traced:
         clean: (3), in the order of `VARIABLES`.
         corrupted: (3, nu, draw).
         restored: for each node, (3, nu, draw, kind, layer, token), with head before token
-            in nodes of heads; for `/cells`, (3, nu, draw, cell).
-        cells: the cells of `/cells`.
+            in nodes of heads; for `/cells` and `/edges`, (3, nu, draw, cell), for `/knock_outs`, (3, cell).
+        lists: of those three nodes, each of their cells as coordinates, see `list_coords`.
         depths: for each node, which layers it has; counted from 0 where none are named.
         reliability: for the node of each map, (3, nu, kind): how far it would come out again, and the bounds of that.
         damage: (2, nu, draw), in the order of `DAMAGE`.
@@ -101,7 +118,7 @@ class Traced:
     clean: np.ndarray
     corrupted: np.ndarray
     restored: Mapping[str, np.ndarray]
-    cells: Sequence[Cell] = ()
+    lists: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     depths: Mapping[str, Sequence[int]] = field(default_factory=dict)
     reliability: Mapping[str, np.ndarray] = field(default_factory=dict)
     damage: np.ndarray | None = None
@@ -134,7 +151,7 @@ def build(traced: Sequence[Traced], nu: Sequence[float], kinds: Sequence[str], a
         said = {name: (DIMS["corrupted"], np.stack(damage, 1)[place]) for place, name in enumerate(DAMAGE)}
         nodes["/corrupted"] = nodes["/corrupted"].assign_coords(said)
     for name in traced[0].restored:
-        nodes[f"/{name}"] = _map(traced, name, kinds) if name != CELLS_NODE else _cells(traced)
+        nodes[f"/{name}"] = _list(traced, name) if name in LISTS else _map(traced, name, kinds)
     return xr.DataTree.from_dict(nodes)
 
 
@@ -178,34 +195,51 @@ def _map(traced: Sequence[Traced], name: str, kinds: Sequence[str]) -> xr.Datase
     return _dataset(numbers, dims).assign_coords(coords).assign_attrs(attrs)
 
 
-def _cells(traced: Sequence[Traced]) -> xr.Dataset:
-    """The node of cells of several sites; an example that lacks a cell (its question is shorter) has NaN there."""
-    every = {describe(cell)["cell"]: cell for one in traced for cell in one.cells}
+def _list(traced: Sequence[Traced], node: str) -> xr.Dataset:
+    """A node whose cells are a list; an example that lacks one (its question is shorter) has NaN there."""
+    dim = LISTS[node]
+    every = {cell[dim]: cell for one in traced for cell in one.lists[node]}
     place = {name: number for number, name in enumerate(every)}
-    shape = traced[0].restored[CELLS_NODE].shape[:-1]
-    dtype = traced[0].restored[CELLS_NODE].dtype
-    numbers = np.full((shape[0], len(traced), *shape[1:], len(every)), np.nan, dtype)
+    first = traced[0].restored[node]
+    numbers = np.full((len(first), len(traced), *first.shape[1:-1], len(every)), np.nan, first.dtype)
     for number, one in enumerate(traced):
-        numbers[:, number][..., [place[describe(cell)["cell"]] for cell in one.cells]] = one.restored[CELLS_NODE]
-    return _dataset(numbers, CELLS_DIMS).assign_coords(cell_coords(list(every.values())))
+        numbers[:, number][..., [place[cell[dim]] for cell in one.lists[node]]] = one.restored[node]
+    return _dataset(numbers, LISTS_DIMS[node]).assign_coords(list_coords(node, list(every.values())))
 
 
-def cell_coords(cells: Sequence[Cell]) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
-    """What cells are, as coordinates: dimensions and values.
+def listed(cell: Cell | Connection, layers: int) -> dict[str, Any]:
+    """What a cell of a list is, as coordinates: its name first; of `/cells`, `sites` are its sites.
+
+    Args:
+        cell: sites, an edge or a knock-out.
+        layers: how many a text component has.
+    """
+    if isinstance(cell, KnockOut):
+        return describe_knock_out(cell, layers)
+    return describe_edge(cell) if isinstance(cell, Edge) else {**describe(cell), "sites": cell}
+
+
+def list_coords(node: str, cells: Sequence[Mapping[str, Any]]) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+    """What the cells of a list are, as coordinates: dimensions and values.
 
     Returns:
-        On `cell` what `nnblip.sites.describe` says. On (cell, site) each site of a cell in their order:
+        On the list's dimension what `listed` says. In `/cells`, on (cell, site) each site of a cell in their order too:
         `site_component`, `site_kind`, `site_layer`, `site_token`, `site_head`; "" and -1 where a cell has fewer sites
         than another, and a `site_head` of -1 for whole states.
     """
-    labels, most = [describe(cell) for cell in cells], max(map(len, cells))
+    dim = LISTS[node]
     coords: dict[str, tuple[tuple[str, ...], np.ndarray]] = {
-        name: (("cell",), np.array([label[name] for label in labels])) for name in labels[0]
+        name: ((dim,), np.array([cell[name] for cell in cells])) for name in cells[0] if name != "sites"
     }
+    if node != CELLS_NODE:
+        return coords
+    most = max(len(cell["sites"]) for cell in cells)
     for part, none in (("component", ""), ("kind", ""), ("layer", -1), ("token", -1), ("head", -1)):
-        rows = [[getattr(site, part) for site in cell] + [None] * (most - len(cell)) for cell in cells]
+        rows = [
+            [getattr(site, part) for site in cell["sites"]] + [None] * (most - len(cell["sites"])) for cell in cells
+        ]
         values = [[none if value is None else value for value in row] for row in rows]
-        coords[f"site_{part}"] = ("cell", "site"), np.array(values)
+        coords[f"site_{part}"] = (dim, "site"), np.array(values)
     return coords | {"site": (("site",), np.arange(most))}
 
 
@@ -230,7 +264,7 @@ def check(tree: xr.DataTree) -> xr.DataTree:
         raise ResultError(
             f"schema_version is {version!r}, this nnblip knows 1 to {SCHEMA_VERSION}: open it with a later nnblip"
         )
-    shapes: dict[str, tuple[str, ...]] = {CELLS_NODE: CELLS_DIMS}
+    shapes: dict[str, tuple[str, ...]] = dict(LISTS_DIMS)
     for component in COMPONENTS:
         shapes |= {component: COMPONENT_DIMS, component + HEADS_NODE: HEADS_DIMS}
     components = {node: shapes[node] for node in tree.children if node in shapes}

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
+from typing import Any
 
-from nnblip.edges import knock_outs
+from nnblip.edges import KnockOut, check, knock_outs
 from nnblip.errors import SiteError, one_of, told
-from nnblip.paths import edges
+from nnblip.paths import Connection, ConnectionFamily, Edge, edges
 from nnblip.states import (
     BEFORE_VISION,
     CELLS_NODE,
     COMPONENTS,
+    EDGES_NODE,
     HEAD_KINDS,
     HEADS_NODE,
     IMAGE_KINDS,
     KINDS,
+    KNOCK_OUTS_NODE,
+    LISTS,
     PLACES,
     SUBLAYERS,
     TEXT_COMPONENTS,
@@ -37,17 +41,17 @@ from nnblip.states import (
 )
 
 __all__ = [
-    "BEFORE_VISION", "CELLS_NODE", "COMPONENTS", "HEADS_NODE", "HEAD_KINDS", "IMAGE_KINDS", "KINDS", "PLACES", "SUBLAYERS",
-    "TEXT_COMPONENTS", "WHOLE_KINDS", "WITHIN", "Cell", "CellsLike", "Extent", "Family", "Site", "all_tokens",
-    "as_cell", "describe", "edges", "gather", "grid_of", "heatmap", "image_regions", "knock_outs", "pairs",
-    "token_across_layers", "windows",
+    "BEFORE_VISION", "CELLS_NODE", "COMPONENTS", "EDGES_NODE", "HEADS_NODE", "HEAD_KINDS", "IMAGE_KINDS", "KINDS",
+    "KNOCK_OUTS_NODE", "LISTS", "PLACES", "SUBLAYERS", "TEXT_COMPONENTS", "WHOLE_KINDS", "WITHIN", "Cell", "CellsLike",
+    "Extent", "Family", "Site", "all_tokens", "as_cell", "describe", "edges", "gather", "grid_of", "heatmap",
+    "image_regions", "knock_outs", "pairs", "token_across_layers", "windows",
 ]  # fmt: skip
 
 
 #: A family of cells: for a question and answer of some length, its cells.
-Family = Callable[[Extent], list[Cell]]
-#: What may be given as cells: a family, or several families, sites and sets of sites.
-CellsLike = Family | Site | Iterable[Family | Site | Iterable[Site]]
+Family = Callable[[Extent], list[Cell]] | ConnectionFamily
+#: What may be given as cells: a family, or several families, sites and sets of sites, edges and knock-outs.
+CellsLike = Family | Site | Connection | Iterable[Family | Site | Connection | Iterable[Site]]
 
 
 def windows(
@@ -116,7 +120,9 @@ def token_across_layers(token: int | None = None, kind: str = "block", component
     return family
 
 
-def image_regions(grid: int | tuple[int, int], layer: int | None = None, cls: bool = True) -> Family:
+def image_regions(
+    grid: int | tuple[int, int], layer: int | None = None, cls: bool = True
+) -> Callable[[Extent], list[Cell]]:
     """The patches of each region of the image together, the regions in reading order.
 
     Args:
@@ -164,34 +170,47 @@ def _whole_kind(kind: str, family: str) -> None:
         raise SiteError(f"{family} of kind {kind!r}: heads have one number more; give sets of sites instead")
 
 
-def gather(given: CellsLike, extent: Extent) -> list[Cell]:
-    """Cells from a family, or from a list of families, sites and collections of sites.
+def gather(given: CellsLike, extent: Extent) -> list[Cell | Connection]:
+    """Cells from a family, or from a list of families, sites, collections of sites, edges and knock-outs.
 
     Raises:
-        SiteError: if there is none, one is empty, one is given twice, or a site is not in the model.
+        SiteError: if there is none, one is empty, one is given twice, or the model does not have it.
     """
-    cells: list[Cell] = []
-    if callable(given) or isinstance(given, Site):
+    found: list[Any] = []
+    if callable(given) or isinstance(given, Site | Edge | KnockOut):
         given = [given]
     if not isinstance(given, Iterable):
         raise SiteError(
-            f"cells {given!r}: expected a family such as nnblip.sites.windows(3), or a list of sets of sites"
+            f"cells {told(given)}: expected a family such as nnblip.sites.windows(3), or a list of sets of sites"
         )
     for one in given:
-        found = one(extent) if callable(one) else [as_cell(one)]
-        if not isinstance(found, Iterable):
-            raise SiteError(f"cells: the family {told(one)} gave {told(found)}, expected a list of sets of sites")
-        cells += found
-    if not cells:
+        several = one(extent) if callable(one) else [one]
+        if not isinstance(several, Iterable):
+            raise SiteError(f"cells: the family {told(one)} gave {told(several)}, expected a list of sets of sites")
+        found += several
+    if not found:
         raise SiteError("cells: expected at least one, such as nnblip.sites.windows(3) or a list of sets of sites")
+    cells = [one if isinstance(one, Edge | KnockOut) else as_cell(one) for one in found]
     for cell in cells:
-        for site in as_cell(cell):
-            extent.check(site)
-    names = [str(describe(cell)["cell"]) for cell in cells]
+        if isinstance(cell, Edge):
+            cell.check(extent)
+        elif isinstance(cell, KnockOut):
+            check(cell, extent)
+        else:
+            for site in cell:
+                extent.check(site)
+    names = [name_of(cell) for cell in cells]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise SiteError(f"cells: the same sites are given twice ({twice})")
     return cells
+
+
+def name_of(cell: Cell | Connection) -> str:
+    """What a cell is called in a result."""
+    if isinstance(cell, KnockOut):
+        return cell.name
+    return str(cell) if isinstance(cell, Edge) else str(describe(cell)["cell"])
 
 
 def heatmap(

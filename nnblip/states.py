@@ -40,6 +40,10 @@ HEAD_KINDS = ("attention_head", "crossattention_head")
 WHOLE_KINDS = tuple(kind for kind in KINDS if kind not in HEAD_KINDS)
 #: Names in results: of a component's heads, its own name and this; of cells with several sites.
 HEADS_NODE, CELLS_NODE = "_heads", "cells"
+#: And of cells that are more than states: edges, and knock-outs.
+EDGES_NODE, KNOCK_OUTS_NODE = "edges", "knock_outs"
+#: The nodes whose cells are a list, with its dimension.
+LISTS = {CELLS_NODE: "cell", EDGES_NODE: "edge", KNOCK_OUTS_NODE: "knock_out"}
 
 #: What `freeze` can keep: a sublayer, by the kind that it adds to the stream.
 SUBLAYERS = {"attention": "attention_out", "crossattention": "crossattention_out", "mlp_out": "mlp_out"}

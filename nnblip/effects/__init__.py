@@ -15,7 +15,7 @@ resampling.py   bounds by resampling, on plain arrays
 
 from nnblip.effects.averages import by_role, by_type, with_roles
 from nnblip.effects.comparisons import compare
-from nnblip.effects.differences import indirect_effect, interaction, total_effect
+from nnblip.effects.differences import indirect_effect, interaction, knock_out_effect, total_effect
 from nnblip.effects.intervals import interval
 from nnblip.effects.numbers import half_width, mean_interval, mean_of_ratios, ratio_of_means
 from nnblip.effects.planning import draws_needed, examples_needed
@@ -24,6 +24,7 @@ from nnblip.effects.shares import ESTIMATORS, THRESHOLD, gamma, relevance, thres
 
 __all__ = [
     "ESTIMATORS", "THRESHOLD", "SiteEffect", "by_role", "by_type", "compare", "draws_needed", "examples_needed",
-    "gamma", "half_width", "indirect_effect", "interaction", "interval", "mean_interval", "mean_of_ratios",
-    "ratio_of_means", "relevance", "strongest", "structural", "thresholds", "total_effect", "with_roles",
+    "gamma", "half_width", "indirect_effect", "interaction", "interval", "knock_out_effect", "mean_interval",
+    "mean_of_ratios", "ratio_of_means", "relevance", "strongest", "structural", "thresholds", "total_effect",
+    "with_roles",
 ]  # fmt: skip

@@ -21,7 +21,7 @@ import xarray as xr
 from nnblip.effects.reading import node_of, restored, restored_names, sites_of, spoken, with_nodes
 from nnblip.errors import ResultError
 from nnblip.results import VARIABLES
-from nnblip.sites import CELLS_NODE
+from nnblip.sites import CELLS_NODE, KNOCK_OUTS_NODE
 
 
 def total_effect(tree: xr.DataTree) -> xr.DataTree:
@@ -71,6 +71,24 @@ def indirect_effect(tree: xr.DataTree) -> xr.DataTree:
         # subtracting may put the reference's dimensions first
         effects[name] = effect.transpose(*node[VARIABLES[0]].dims, ...)
     return with_nodes(tree, effects)
+
+
+def knock_out_effect(tree: xr.DataTree) -> xr.Dataset:
+    """What the answer needs of connections: clean − knocked out, each alone in the clean run (Geva et al. 2023).
+
+    Args:
+        tree: a result traced with `cells=nnblip.sites.knock_outs(...)`.
+
+    Returns:
+        The three variables on (example, knock_out). 0 is no effect; above 0, the answer gets less probable without.
+
+    Raises:
+        NnblipError: if the result has no knock-outs.
+    """
+    if KNOCK_OUTS_NODE not in tree.children:
+        raise ResultError("the result has no node /knock_outs; trace with cells=nnblip.sites.knock_outs(...).")
+    cut = node_of(tree, KNOCK_OUTS_NODE)
+    return _difference(node_of(tree, "clean"), cut, "effect of a knock-out", "/clean and /knock_outs", attrs=cut.attrs)
 
 
 def interaction(tree: xr.DataTree) -> xr.Dataset:

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from nnblip.errors import ResultError, SettingError, one_of
 from nnblip.results import VARIABLES
+from nnblip.sites import KNOCK_OUTS_NODE
 
 
 def restored(tree: xr.DataTree) -> dict[str, xr.Dataset]:
-    """The restored nodes of a tree by name: every node other than clean and corrupted.
+    """The restored nodes of a tree by name: every node other than clean, corrupted and knock-outs.
 
     Raises:
         NnblipError: if there is none, or one lacks a variable.
@@ -86,7 +87,7 @@ def with_nodes(source: xr.DataTree, nodes: Mapping[str, xr.Dataset]) -> xr.DataT
 
 def restored_names(tree: xr.DataTree) -> list[str]:
     root_of(tree)
-    return [name for name in tree.children if name not in ("clean", "corrupted", "check")]
+    return [name for name in tree.children if name not in ("clean", "corrupted", "check", KNOCK_OUTS_NODE)]
 
 
 def node_of(tree: xr.DataTree, name: str) -> xr.Dataset:

@@ -20,18 +20,11 @@ from nnblip.blip.network import Blip
 from nnblip.blip.outcome import Outcome
 from nnblip.blip.upstream import edits_served
 from nnblip.edges import Cuts
+from nnblip.passes.cutting import cut_attention, cut_rows, quiet_dead
 from nnblip.passes.plan import INPUT, Plan, Point, make_plans
 from nnblip.passes.room import least_rows
 from nnblip.passes.sharing import Mixed, Seen, share_keys
-from nnblip.passes.states import (
-    States,
-    cut_attention,
-    quiet_dead,
-    skip_vision,
-    start_vision,
-    start_words,
-    write_states,
-)
+from nnblip.passes.states import Donor, States, skip_vision, start_vision, start_words, write_states
 from nnblip.sites import KINDS
 
 
@@ -91,7 +84,7 @@ def own_answer(model: Blip, forward: Forward, cuts_of: Callable[[int], Cuts]) ->
 
 
 def run_plan(
-    model: Blip, forward: Forward, rival: int, donor: States, plan: Plan, frozen: Collection[str] = (),
+    model: Blip, forward: Forward, rival: int, donor: Donor, plan: Plan, frozen: Collection[str] = (),
     seen: Seen | None = None,
 ) -> Outcome:  # fmt: skip
     """The outcome of every row of a plan for every base, row by row, from one pass.
@@ -116,7 +109,7 @@ def _run(
     forward: Forward,
     plan: Plan,
     *,
-    restore: States | None = None,
+    restore: Donor | None = None,
     save: States | None = None,
     only: Collection[Point] | None = None,
     frozen: Collection[str] = (),
@@ -143,7 +136,7 @@ def _run(
                 embeds = model.image_encoder.output.last_hidden_state[:bases]
         else:
             skip_vision(model, embeds)
-            if restore is not None:
+            if isinstance(restore, States):
                 mixed = Mixed.of(plan, restore, embeds)
         if save is not None:
             save.image_embeds = embeds
@@ -155,14 +148,17 @@ def _run(
             _bear(model, Point(component, INPUT, 0), plan, bases)
             for layer in range(model.config.text_config.num_hidden_layers):
                 for kind in KINDS:
+                    point = Point(component, kind, layer)
                     cut = forward.cuts.get((component, kind.removesuffix("_head"), layer))
+                    cuts = plan.steps[point].cuts if point in plan.steps else []
                     if kind == "attention_head" and cut is not None:
                         cut_attention(model, component, "attention", layer, cut)
                     if kind == "crossattention_head":
                         attention = getattr(model, component).layer[layer].crossattention.self
                         asks = component == "question_encoder"
-                        share_keys(attention, bases, cut, mixed if asks else None, seen if asks else None)
-                    point = Point(component, kind, layer)
+                        share_keys(attention, bases, cut, mixed if asks else None, seen if asks else None, cuts)
+                    if kind == "attention_head" and cuts:
+                        cut_rows(model, point, cuts, bases, cut)
                     if kind == "attention_head" and cut is not None:
                         quiet_dead(model, component, "attention", layer, cut)
                     if kind in frozen:

@@ -87,7 +87,9 @@ def estimate(
             exact = _exact(model, ready, noisy, [cells[i] for i in chosen])
             pairs[level, draw] = exact - corrupted[0, level, draw], effect[0, chosen]
             tick()
-    measured = Measured(ready.answer_ids, ready.predicted, ready.rival, clean, corrupted, restored, damage)
+    measured = Measured(
+        ready.answer_ids, ready.predicted, ready.rival, clean, corrupted, restored, damage, np.empty((3, 0))
+    )
     return Estimated(measured, pairs, summed)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,10 +30,12 @@ from nnblip.passes.engine import Forward
 from nnblip.passes.plan import Plan
 from nnblip.passes.reliability import maps_of, split_half
 from nnblip.passes.room import fit
+from nnblip.passes.sending import send
 from nnblip.passes.settings import AUTO, BATCH, Settings
 from nnblip.passes.sharing import Seen
 from nnblip.passes.states import States
-from nnblip.sites import BEFORE_VISION, SUBLAYERS, Cell, Extent
+from nnblip.paths import Edge
+from nnblip.sites import BEFORE_VISION, EDGES_NODE, KNOCK_OUTS_NODE, SUBLAYERS, Cell, Extent
 
 #: The most bytes that the numbers of one example take, which are in memory at once, some of them twice.
 MOST_BYTES = 4 * 2**30
@@ -45,12 +48,14 @@ class Asked:
     Attributes:
         encoded: image and question.
         answer_ids: the answer to trace, [SEP] left out; the model's own if None.
+        roles: of the question's tokens, for families that go by them.
         partner: another image with the same question, or the same with another question, for noise "swap".
         rival: the token of the logit difference; chosen where the model is if None.
     """
 
     encoded: Encoded
     answer_ids: list[int] | None = None
+    roles: tuple[str, ...] = ()
     partner: Encoded | None = None
     rival: int | None = None
 
@@ -65,7 +70,7 @@ class Asked:
         rival = settings.rival
         if rival is not None:
             rival = model.encode_rival(rival)
-        return cls(encoded, answer_ids, partner, rival)
+        return cls(encoded, answer_ids, settings.roles(encoded.tokens), partner, rival)
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,8 @@ class Measured:
         rival: token of the logit difference.
         clean: (3), in the order of `nnblip.blip.outcome.NAMES`.
         corrupted: (3, nu, draw).
-        restored: (3, nu, draw, cell), the cells of all nodes in their order.
+        restored: (3, nu, draw, cell), the cells of all nodes but knock-outs in their order.
+        cut: (3, knock-out), each in the clean run.
         damage: (2, nu, draw), see `DAMAGE`.
     """
 
@@ -89,6 +95,7 @@ class Measured:
     corrupted: np.ndarray
     restored: np.ndarray
     damage: np.ndarray
+    cut: np.ndarray
 
 
 #: How far the damage leads from clean runs: mean length of the damaged image embeddings over that of the clean ones,
@@ -110,7 +117,7 @@ class Ready:
     clean_seen: Seen
     partner: Tensor | None
     extent: Extent
-    nodes: Mapping[str, Sequence[Cell]]
+    nodes: Mapping[str, Sequence[Any]]
     forward: Forward
 
     @classmethod
@@ -122,7 +129,7 @@ class Ready:
             answer_ids = predicted = model.own_answer(encoded, embeds)
         else:
             answer_ids, predicted = asked.answer_ids, model.own_answer(encoded, embeds, empty=True)
-        extent = model.extent(len(encoded.tokens), len(answer_ids), settings.noise_at)
+        extent = replace(model.extent(len(encoded.tokens), len(answer_ids), settings.noise_at), roles=asked.roles)
         place = settings.noise_at
         undamaged = embeds if place == "image_embeds" else clean_at(model, encoded, place)
         if place in BEFORE_VISION:
@@ -153,8 +160,12 @@ class Ready:
 
     @property
     def cells(self) -> list[Cell]:
-        """Of all nodes, in their order."""
-        return [cell for cells in self.nodes.values() for cell in cells]
+        """Those that are states, of all nodes in their order; edges come after them."""
+        return [cell for cells in self.nodes.values() for cell in cells if isinstance(cell, tuple)]
+
+    @property
+    def edges(self) -> Sequence[Edge]:
+        return self.nodes.get(EDGES_NODE, ())
 
     def damage(self, seen: Seen) -> np.ndarray:
         """(2, base) of corrupted runs, see `DAMAGE`."""
@@ -180,13 +191,15 @@ def measure(model: Blip, settings: Settings, asked: Asked, tick: Callable[[], ob
     As many (draw, ν) as `nnblip.passes.room` finds room for are the bases of one pass.
     """
     ready = Ready.of(model, asked, settings)
-    cells = ready.cells
-    check_room(settings, len(cells))
-    plans, width = fit(model, settings, ready.extent, cells)
+    count = len(ready.cells) + len(ready.edges)
+    check_room(settings, count)
+    plans, width = fit(model, settings, ready.extent, ready.cells)
+    paths, room = fit(model, settings, ready.extent, ready.edges)
+    width = min(width, room) if ready.edges else width
     clean = stack(ready.clean_outcome)[:, 0]
     most = settings.most_draws
     corrupted = np.empty((3, len(settings.nu), most), clean.dtype)
-    restored = np.empty((3, len(settings.nu), most, len(cells)), clean.dtype)
+    restored = np.empty((3, len(settings.nu), most, count), clean.dtype)
     damage = np.empty((2, len(settings.nu), most), np.float32)
     at_a_time = BATCH if settings.draws == AUTO else most
     for start in range(0, most, at_a_time):
@@ -197,38 +210,73 @@ def measure(model: Blip, settings: Settings, asked: Asked, tick: Callable[[], ob
         for first in range(0, len(pairs), width):
             some = pairs[first : first + width]
             draws, levels = map(list, zip(*some, strict=True))
-            found = _run_bases(model, settings, ready, plans, [(draw, settings.nu[level]) for draw, level in some])
+            asked_of = [(draw, settings.nu[level]) for draw, level in some]
+            found = _run_bases(model, settings, ready, plans, paths if ready.edges else [], asked_of)
             corrupted[:, levels, draws], restored[:, levels, draws], damage[:, levels, draws] = found
             for _ in some:
                 tick()
-    return Measured(ready.answer_ids, ready.predicted, ready.rival, clean, corrupted, restored, damage)
+    return Measured(
+        ready.answer_ids, ready.predicted, ready.rival, clean, corrupted, restored, damage, _cut(model, settings, ready)
+    )  # fmt: skip
 
 
 def _run_bases(
-    model: Blip, settings: Settings, ready: Ready, plans: Sequence[Plan], pairs: Sequence[tuple[int, float]]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each (draw, ν), in one pass for each plan: (3, base) corrupted, (3, base, cell) restored, (2, base) damage."""
+    model: Blip, settings: Settings, ready: Ready, plans: Sequence[Plan], paths: Sequence[Plan],
+    pairs: Sequence[tuple[int, float]],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """Of each (draw, ν), in one pass for each plan: (3, base) corrupted, (3, base, cell) restored, (2, base) damage.
+
+    Args:
+        plans: of the cells that are states.
+        paths: of the edges.
+    """
     frozen = frozenset(SUBLAYERS[name] for name in settings.freeze)
     base, donor, seen = ready.noisy(model, settings, pairs), ready.clean, Seen()
-    noising = settings.direction == "noising"
-    if noising:
+    noising, damaged_states = settings.direction == "noising", None
+    if noising or paths:
         written = {point for plan in plans for point, step in plan.steps.items() if step.rows}
-        donor, logits = engine.run_alone(model, base, seen, only=written)
+        damaged_states, logits = engine.run_alone(model, base, seen, only=None if paths else written)
         corrupted = stack(model.task.outcome(logits, ready.answer_ids, ready.rival))
-        base = replace(ready.forward, bases=len(pairs))
-    grids = []
+    if noising:
+        assert damaged_states is not None
+        donor, base = damaged_states, replace(ready.forward, bases=len(pairs))
+    found = []
     for number, plan in enumerate(plans):
-        see = None if noising or number else seen
+        see = None if damaged_states is not None or number else seen
         rows = stack(engine.run_plan(model, base, ready.rival, donor, plan, frozen, see))
-        grids.append(rows.reshape(3, plan.rows, len(pairs)))
-    if not noising:
-        corrupted = grids[-1][:, 0]
-    restored = np.empty((3, len(pairs), len(ready.cells)), corrupted.dtype)
-    for plan, grid in zip(plans, grids, strict=True):
-        for row, cell in enumerate(plan.cells):
-            if cell is not None:
-                restored[:, :, cell] = grid[:, row]
+        found.append(_by_cell(plan, rows, len(pairs)))
+        if number == 0 and not noising:
+            corrupted = rows[:, : len(pairs)]
+    if paths:
+        assert damaged_states is not None
+        sent = send(model, ready.edges, ready.clean if noising else damaged_states, donor)
+        offset = len(ready.cells)
+        for plan in paths:
+            rows = stack(engine.run_plan(model, base, ready.rival, sent, plan))
+            found.append({offset + cell: one for cell, one in _by_cell(plan, rows, len(pairs)).items()})
+    restored = np.empty((3, len(pairs), sum(map(len, found))), corrupted.dtype)
+    for some in found:
+        for cell, numbers in some.items():
+            restored[:, :, cell] = numbers
     return corrupted, restored, ready.damage(seen)
+
+
+def _by_cell(plan: Plan, rows: np.ndarray, bases: int) -> dict[int, np.ndarray]:
+    """(3, base) of each cell of a plan."""
+    grid = rows.reshape(3, plan.rows, bases)
+    return {cell: grid[:, row] for row, cell in enumerate(plan.cells) if cell is not None}
+
+
+def _cut(model: Blip, settings: Settings, ready: Ready) -> np.ndarray:
+    """(3, knock-out): the clean run without some edges, one knock-out at a time."""
+    cuts = ready.nodes.get(KNOCK_OUTS_NODE, ())
+    found = np.empty((3, len(cuts)), stack(ready.clean_outcome).dtype)
+    plans, _ = fit(model, settings, ready.extent, cuts)
+    for plan in plans if cuts else ():
+        rows = stack(engine.run_plan(model, ready.forward, ready.rival, ready.clean, plan))
+        for cell, numbers in _by_cell(plan, rows, 1).items():
+            found[:, cell] = numbers[:, 0]
+    return found
 
 
 def check_room(settings: Settings, cells: int) -> None:

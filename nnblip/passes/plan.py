@@ -8,16 +8,21 @@ row's state is overwritten by its clean value. Row 0 stays the corrupted run its
 A state of the stream (`block_input`, `attention`, `crossattention`, `block`) is born where it
 is written. What a sublayer or a part of it adds (`attention_out`, `mlp_activation`, ...) is born
 one state of the stream earlier: the residual that it is added to must have the new row too.
+
+An edge's row is born as one that restores what its receiver adds; a knock-out's where the first sublayer
+begins that it cuts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from nnblip.edges import EDGES, KnockOut
 from nnblip.errors import whole
-from nnblip.sites import COMPONENTS, KINDS, TEXT_COMPONENTS, Cell, Site
+from nnblip.paths import Connection, Edge
+from nnblip.states import COMPONENTS, KINDS, TEXT_COMPONENTS, Cell, Site
 
 INPUT = "input"
 
@@ -37,12 +42,14 @@ class Step:
     Attributes:
         births: how many rows are born.
         rows, tokens, heads: where states are written; heads only where the kind has them.
+        cuts: at the heads of a sublayer, rows that read without some edges.
     """
 
     births: int = 0
     rows: list[int] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     heads: list[int] = field(default_factory=list)
+    cuts: list[tuple[int, KnockOut]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ def birth_point(site: Site) -> Point:
 
 
 def make_plans(
-    cells: Sequence[Cell],
+    cells: Sequence[Cell | Connection],
     layers: int,
     max_rows: int | None = None,
     least: Mapping[str, int] | None = None,
@@ -110,10 +117,10 @@ def make_plans(
     if max_rows is not None:
         max_rows = whole(max_rows, "max_rows", 2)
     image_layers = max(
-        (site.layer + 1 for cell in cells for site in cell if site.component == "image_encoder"), default=0
+        (site.layer + 1 for cell in cells for site in written(cell) if site.component == "image_encoder"), default=0
     )
     order = {point: number for number, point in enumerate(points(layers, image_layers))}
-    born = [min((birth_point(site) for site in cell), key=order.__getitem__) for cell in cells]
+    born = [min(map(birth_point, first_states(cell, layers)), key=order.__getitem__) for cell in cells]
     queue = sorted(range(len(cells)), key=lambda index: order[born[index]])
     chunks: list[list[int]] = [[]]
     taken = 0
@@ -124,10 +131,27 @@ def make_plans(
             taken = 0
         chunks[-1].append(index)
         taken += weight
-    return [_plan(chunk, cells, born, least or {}) for chunk in chunks]
+    return [_plan(chunk, cells, born, least or {}, layers) for chunk in chunks]
 
 
-def _plan(chunk: list[int], cells: Sequence[Cell], born: Sequence[Point], least: Mapping[str, int]) -> Plan:
+def written(cell: Cell | Connection) -> Cell:
+    """The states that a cell's row gets: of an edge what its receiver adds, of a knock-out none."""
+    if isinstance(cell, KnockOut):
+        return ()
+    return (cell.lands,) if isinstance(cell, Edge) else cell
+
+
+def first_states(cell: Cell | Connection, layers: int) -> Iterable[Site]:
+    """States of which the earliest is the first in which a cell's row differs from its base."""
+    if not isinstance(cell, KnockOut):
+        return written(cell)
+    component, sublayer = EDGES[cell.edges]
+    return [Site(component, f"{sublayer}_head", min(cell.layers or range(layers)), 0, 0)]
+
+
+def _plan(
+    chunk: list[int], cells: Sequence[Cell | Connection], born: Sequence[Point], least: Mapping[str, int], layers: int
+) -> Plan:
     steps: dict[Point, Step] = {}
     rows: list[int | None] = [None]
     for component in COMPONENTS:
@@ -137,9 +161,17 @@ def _plan(chunk: list[int], cells: Sequence[Cell], born: Sequence[Point], least:
         for index in chunk:
             if born[index].component == component:
                 steps.setdefault(born[index], Step()).births += 1
-                _write(steps, cells[index], len(rows))
+                _write(steps, written(cells[index]), len(rows))
+                _cut(steps, cells[index], len(rows), layers)
                 rows.append(index)
     return Plan(steps, tuple(rows))
+
+
+def _cut(steps: dict[Point, Step], cell: Cell | Connection, row: int, layers: int) -> None:
+    if isinstance(cell, KnockOut):
+        component, sublayer = EDGES[cell.edges]
+        for layer in cell.layers or range(layers):
+            steps.setdefault(Point(component, f"{sublayer}_head", layer), Step()).cuts.append((row, cell))
 
 
 def restore_in_place(cell: Cell) -> Plan:

@@ -8,11 +8,11 @@ apart, and is no interval of any one of them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnblip.sites import CELLS_NODE, Cell
+from nnblip.sites import CELLS_NODE, EDGES_NODE, KNOCK_OUTS_NODE
 
 #: So many ways of parting the draws: their mean is then known to a hundredth.
 SPLITS = 200
@@ -81,11 +81,13 @@ def reliability(maps: np.ndarray) -> Reliability:
     return Reliability(value, float(np.tanh(fisher - half)), float(np.tanh(fisher + half)))
 
 
-def maps_of(nodes: Mapping[str, Sequence[Cell]]) -> Iterator[tuple[str, str, list[int]]]:
-    """The maps of a trace: node, kind ("" in `/cells`), and which of all cells, counted over the nodes, they have."""
+def maps_of(nodes: Mapping[str, Sequence[Any]]) -> Iterator[tuple[str, str, list[int]]]:
+    """The maps of a trace that have draws: node, kind ("" in `/cells`, `/edges`), and which of all cells they have."""
     start = 0
     for name, cells in nodes.items():
-        kinds = ["" if name == CELLS_NODE else cell[0].kind for cell in cells]
+        if name == KNOCK_OUTS_NODE:
+            continue
+        kinds = ["" if name in (CELLS_NODE, EDGES_NODE) else cell[0].kind for cell in cells]
         for kind in dict.fromkeys(kinds):
             yield name, kind, [start + place for place, one in enumerate(kinds) if one == kind]
         start += len(cells)

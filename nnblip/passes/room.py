@@ -18,6 +18,7 @@ from nnblip.errors import InputError, SettingError
 from nnblip.passes.plan import Plan, make_plans
 from nnblip.passes.settings import Settings
 from nnblip.passes.sharing import STEADY_ROWS
+from nnblip.paths import Connection
 from nnblip.sites import BEFORE_VISION, TEXT_COMPONENTS, Cell, Extent
 
 #: The most bytes of one buffer on a CPU, and of a pass there above the weights.
@@ -69,7 +70,7 @@ def least_rows(extent: Extent) -> dict[str, int]:
     return {component: -(-STEADY_ROWS // extent.tokens(component)) for component in TEXT_COMPONENTS}
 
 
-def fit(model: Blip, settings: Settings, extent: Extent, cells: Sequence[Cell]) -> tuple[list[Plan], int]:
+def fit(model: Blip, settings: Settings, extent: Extent, cells: Sequence[Cell | Connection]) -> tuple[list[Plan], int]:
     """Plans of all cells, and how many bases a pass of each takes.
 
     Where all cells of one base are one pass, as many bases share it as there is room for; else the cells of one base

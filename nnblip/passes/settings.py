@@ -11,19 +11,21 @@ import numpy as np
 from nnblip.edges import KnockOut, as_knock_outs
 from nnblip.errors import SettingError, SiteError, one_of, told, whole
 from nnblip.noise import Multiplicative, Noise, Shuffle, check_nu, get_noise
+from nnblip.paths import Edge
 from nnblip.roles import Rules
 from nnblip.sites import (
     CELLS_NODE,
     COMPONENTS,
+    EDGES_NODE,
     HEAD_KINDS,
     HEADS_NODE,
     KINDS,
+    KNOCK_OUTS_NODE,
     PLACES,
     SUBLAYERS,
     TEXT_COMPONENTS,
     WHOLE_KINDS,
     WITHIN,
-    Cell,
     CellsLike,
     Extent,
     gather,
@@ -136,8 +138,8 @@ class Settings:
         """What a server is told: all but what only labels the numbers, such as a function of the user's."""
         return replace(self, roles=Rules())
 
-    def nodes(self, extent: Extent) -> dict[str, list[Cell]]:
-        """The cells of each node of the result, for a question and answer of some length."""
+    def nodes(self, extent: Extent) -> dict[str, list[Any]]:
+        """The cells of each node of the result, edges and knock-outs last, for a question and answer of some length."""
         whole_kinds = [kind for kind in self.kinds if kind in WHOLE_KINDS]
         head_kinds = [kind for kind in self.kinds if kind in HEAD_KINDS]
         texts = [name for name in self.components if name != "image_encoder"]
@@ -145,10 +147,20 @@ class Settings:
             raise SiteError("regions: they part the map of image_encoder; name it in components")
         if texts != list(self.components) and self.kinds and "block" not in self.kinds:
             raise SiteError(f"kinds {', '.join(self.kinds)}: image_encoder has the kind block only; name it too")
-        nodes = {name: heatmap(extent, name, whole_kinds, self.regions) for name in self.components if self.kinds}
+        nodes: dict[str, list[Any]] = {
+            name: heatmap(extent, name, whole_kinds, self.regions) for name in self.components if self.kinds
+        }
         nodes |= {name + HEADS_NODE: heatmap(extent, name, head_kinds) for name in texts}
-        nodes[CELLS_NODE] = [] if self.cells is None else gather(self.cells, extent)
-        for site in (site for cells in nodes.values() for cell in cells for site in cell):
+        given = [] if self.cells is None else gather(self.cells, extent)
+        nodes[CELLS_NODE] = [cell for cell in given if isinstance(cell, tuple)]
+        nodes[EDGES_NODE] = [cell for cell in given if isinstance(cell, Edge)]
+        nodes[KNOCK_OUTS_NODE] = [cell for cell in given if isinstance(cell, KnockOut)]
+        if self.freeze and (nodes[EDGES_NODE] or nodes[KNOCK_OUTS_NODE]):
+            raise SettingError(
+                "freeze keeps what sublayers add after a restored state; leave it out for edges and knock-outs"
+            )
+        states = (cell for cells in nodes.values() for cell in cells if isinstance(cell, tuple))
+        for site in (site for cell in states for site in cell):
             if WITHIN.get(site.kind) in self.freeze:
                 raise SiteError(f"{site}: its own sublayer is frozen, so restoring it would change nothing")
             if site.component == "image_encoder" and "crossattention" in self.freeze:

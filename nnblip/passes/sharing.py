@@ -8,6 +8,7 @@ since. Rows that share are folded into the query length. The same mathematics as
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from nnblip.blip.upstream import skip
+from nnblip.edges import KnockOut
+from nnblip.passes.cutting import by_head, read_without, weights_of
 from nnblip.passes.plan import Plan
 from nnblip.passes.states import States
 
@@ -73,8 +76,9 @@ class Mixed:
 
 
 def share_keys(
-    attention: Any, bases: int = 1, cut: np.ndarray | None = None, mixed: Mixed | None = None, seen: Seen | None = None
-) -> None:
+    attention: Any, bases: int = 1, cut: np.ndarray | None = None, mixed: Mixed | None = None,
+    seen: Seen | None = None, cuts: Sequence[tuple[int, KnockOut]] = (),
+) -> None:  # fmt: skip
     """Inside a trace: give what a cross-attention module would give, without keys and values for every row.
 
     Args:
@@ -83,13 +87,14 @@ def share_keys(
         cut: (token, key), True where a token may not read a key, in all rows.
         mixed: rows that see two images.
         seen: gets how the attention of the bases is spread.
+        cuts: rows that read without some edges of their own; they have the keys of their base.
     """
     (hidden, *_), options = attention.inputs
     states = options["encoder_hidden_states"]
     heads = attention.num_attention_heads
     unseen = None if cut is None else torch.from_numpy(cut).to(hidden.device)
-    query = _split(attention.query(hidden), heads)
-    key, value = (_split(x, heads) for x in (attention.key(states), attention.value(states)))
+    query = by_head(attention.query(hidden), heads)
+    key, value = (by_head(x, heads) for x in (attention.key(states), attention.value(states)))
     if seen is not None:
         seen.entropies.append(_entropy(query[:bases], key[:bases], unseen))
     own = len(key) if len(key) > bases else 0  # rows with keys of their own
@@ -97,9 +102,9 @@ def share_keys(
     if own:
         # not the fused kernel: with few tokens its result on CPUs depends on which thread computes a row
         scores = query[:own] @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
-        parts.append(_weights(scores, unseen) @ value)
+        parts.append(weights_of(scores, unseen) @ value)
     if mixed is not None:
-        donor = (_split(x, heads) for x in (attention.key(mixed.donor), attention.value(mixed.donor)))
+        donor = (by_head(x, heads) for x in (attention.key(mixed.donor), attention.value(mixed.donor)))
         # one after the other; a run that serves all bases is there for each
         twice_key, twice_value = (
             torch.cat([x.expand(bases, -1, -1, -1) for x in pair], 2) for pair in zip((key, value), donor, strict=True)
@@ -110,6 +115,12 @@ def share_keys(
     if len(query) > own:
         parts.append(_fold(query[own:], key[:bases], value[:bases], unseen))
     context = torch.cat(parts) if len(parts) > 1 else parts[0]
+    if cuts:
+        rows = [row for row, _ in cuts]
+        asked = query.unflatten(0, (-1, bases))[rows]
+        context.unflatten(0, (-1, bases))[rows] = read_without(
+            asked, key[:bases][None], value[:bases][None], [one for _, one in cuts], unseen
+        )
     skip(attention, (context.transpose(1, 2).flatten(2), None))
 
 
@@ -136,18 +147,6 @@ def _fold(
 
 def _entropy(query: Tensor, key: Tensor, unseen: Tensor | None) -> np.ndarray:
     """How evenly the attention of each base is spread, mean over heads and tokens; 1 is all alike."""
-    weights = _weights((query @ key.transpose(-1, -2)).float() / query.shape[-1] ** 0.5, unseen)
+    weights = weights_of((query @ key.transpose(-1, -2)).float() / query.shape[-1] ** 0.5, unseen)
     entropy = -(weights * weights.clamp_min(1e-30).log()).sum(-1).mean((1, 2))
     return (entropy / max(math.log(key.shape[2]), 1e-9)).cpu().numpy()
-
-
-def _weights(scores: Float[Tensor, "row head token key"], unseen: Tensor | None) -> Float[Tensor, "row head token key"]:
-    """Softmax over the keys that are seen; zeros where none is."""
-    if unseen is None:
-        return scores.softmax(-1)
-    dead = unseen.all(-1, keepdim=True)
-    return scores.masked_fill(unseen & ~dead, -torch.inf).softmax(-1).masked_fill(dead, 0)
-
-
-def _split(x: Float[Tensor, "row token hidden"], heads: int) -> Float[Tensor, "row head token dim"]:
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)

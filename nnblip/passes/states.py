@@ -1,20 +1,26 @@
-"""What happens inside a trace: states are read, kept and overwritten, attention edges cut."""
+"""What happens inside a trace: states are read, kept and overwritten."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nnblip.blip.masks import dead_of, with_cut
 from nnblip.blip.network import Blip
 from nnblip.blip.upstream import is_edited, skip
 from nnblip.errors import SiteError, one_of
 from nnblip.passes.plan import Plan, Point
 from nnblip.sites import COMPONENTS, IMAGE_KINDS, KINDS
+
+
+@runtime_checkable
+class Donor(Protocol):
+    """Where the states come from that restored rows get."""
+
+    def at(self, point: Point, plan: Plan) -> Float[Tensor, "write run hidden"]:
+        """What is written at a point, whole states; of one run for all bases, or of as many as there are bases."""
+        ...
 
 
 class States(dict[tuple[str, str, int], Tensor]):
@@ -25,6 +31,9 @@ class States(dict[tuple[str, str, int], Tensor]):
     """
 
     image_embeds: Tensor | None = None
+
+    def at(self, point: Point, plan: Plan) -> Tensor:
+        return self[point.component, point.kind, point.layer][:, plan.steps[point].tokens].transpose(0, 1)
 
     def __missing__(self, key: Any) -> Tensor:
         if not (isinstance(key, tuple) and len(key) == 3):
@@ -60,33 +69,16 @@ def start_words(model: Blip, words: Float[Tensor, "base token hidden"]) -> None:
     model.question_encoder.embeddings.word_embeddings.output = words.clone()  # BLIP adds positions in place
 
 
-def write_states(model: Blip, point: Point, plan: Plan, donor: States, bases: int = 1) -> None:
+def write_states(model: Blip, point: Point, plan: Plan, donor: Donor, bases: int = 1) -> None:
     """Inside a trace: overwrite the states that the plan names at a point by the donor's, for every base."""
     step = plan.steps[point]
     if step.rows:
         state = model.read_state(*point).clone()
-        source = donor[point.component, point.kind, point.layer].to(state)
-        grid = state.unflatten(0, (-1, bases))  # a view: writes reach `state`
+        grid, values = state.unflatten(0, (-1, bases)), donor.at(point, plan).to(state)  # a view: writes reach `state`
         if step.heads:
             heads = model.config.text_config.num_attention_heads
-            grid, source = (x.unflatten(-1, (heads, -1)) for x in (grid, source))
-            grid[step.rows, :, step.tokens, step.heads] = source[:, step.tokens, step.heads].transpose(0, 1)
+            grid, values = (x.unflatten(-1, (heads, -1)) for x in (grid, values))
+            grid[step.rows, :, step.tokens, step.heads] = values[range(len(values)), :, step.heads]
         else:
-            grid[step.rows, :, step.tokens] = source[:, step.tokens].transpose(0, 1)
+            grid[step.rows, :, step.tokens] = values
         model.write_state(*point, state)
-
-
-def cut_attention(model: Blip, component: str, sublayer: str, layer: int, cut: np.ndarray) -> None:
-    """Before an attention sublayer runs: its mask hides what is cut, (token, key) True."""
-    attention = getattr(getattr(model, component).layer[layer], sublayer).self
-    args, options = attention.inputs
-    attention.inputs = (args, with_cut(options, sublayer, cut, args[0]))
-
-
-def quiet_dead(model: Blip, component: str, sublayer: str, layer: int, cut: np.ndarray) -> None:
-    """After it has run: a token with nothing left to read has read zeros."""
-    dead = torch.from_numpy(dead_of(component, sublayer, cut))
-    if dead.any():
-        point = (component, f"{sublayer}_head", layer)
-        context = model.read_state(*point)
-        model.write_state(*point, context.masked_fill(dead[:, None].to(context.device), 0))

@@ -26,7 +26,7 @@ def traces(model: Blip, settings: Settings, asked: Sequence[Asked]) -> list[dict
 
 def measured(found: dict[str, Any]) -> Measured:
     """Here: the numbers of an example."""
-    arrays = (found[name].numpy() for name in ("clean", "corrupted", "restored", "damage"))
+    arrays = (found[name].numpy() for name in ("clean", "corrupted", "restored", "damage", "cut"))
     return Measured(found["answer_ids"], found["predicted"], found["rival"], *arrays)
 
 

@@ -7,6 +7,7 @@ body's code at a place of the model, the noise and the restoring; after it, the 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -21,7 +22,9 @@ from nnblip.examples import ImageLike
 from nnblip.noise import NoiseLike, Swap, check_nu, get_noise
 from nnblip.passes.engine import Forward, run_alone
 from nnblip.passes.plan import INPUT, Plan, Point, points, restore_in_place
-from nnblip.passes.states import States, skip_vision, start_vision, start_words, write_states
+from nnblip.passes.sending import send
+from nnblip.passes.states import Donor, States, skip_vision, start_vision, start_words, write_states
+from nnblip.paths import Edge
 from nnblip.runs.run import Elsewhere, Run
 from nnblip.sites import BEFORE_VISION, SUBLAYERS, TEXT_COMPONENTS, Cell, Site, as_cell
 
@@ -106,7 +109,7 @@ class CorruptedRun(Run):
         seed: int,
         draw: int,
         noise: NoiseLike,
-        restore: Site | Iterable[Site] | None,
+        restore: Site | Iterable[Site] | Edge | None,
         partner: ImageLike | None = None,
         other_question: str | None = None,
         noise_at: str = "image_embeds",
@@ -127,11 +130,14 @@ class CorruptedRun(Run):
         super().__init__(model, clean.encoded, clean.knock_out if knock_out is None else knock_out, backend)
         self._answer_ids = clean.answer_ids
         self.clean = clean
-        self._cell: Cell = () if restore is None else as_cell(restore)
         extent = model.extent(clean.input_ids.shape[1], len(clean.answer_ids), noise_at)
-        for site in self._cell:
-            extent.check(site)
+        self._edge = restore if isinstance(restore, Edge) else None
+        self._cell: Cell = () if restore is None or isinstance(restore, Edge) else as_cell(restore)
+        for one in self._cell if self._edge is None else [self._edge]:
+            one.check(extent) if isinstance(one, Edge) else extent.check(one)
         self._frozen = _frozen(freeze, self._cell)
+        if self._edge is not None and self._frozen:
+            raise SettingError("freeze keeps what sublayers add after a restored state; leave it out for an edge")
         self._noise, self._nu, self._seed, self._draw, self._noise_at = (
             get_noise(noise), check_nu(nu), whole(seed, "seed", 0), whole(draw, "draw", 0), noise_at,
         )  # fmt: skip
@@ -140,6 +146,7 @@ class CorruptedRun(Run):
             self._partner = model.encode_partner(clean.encoded, noise_at, partner, other_question)
         self._kept = States()
         self._plan: Plan
+        self._donor: Donor
         self._image: Tensor
         self._words: Tensor | None = None
         if not self.away:
@@ -170,7 +177,8 @@ class CorruptedRun(Run):
             self._image, self._words = clean.image_embeds, found
         else:
             self._image = found
-        if self._frozen:
+        self._donor = clean.states
+        if self._frozen or self._edge is not None:
             forward = Forward(
                 self.encoded, self._image, self.answer_ids, self._runs_vision, self._cuts, self._words
             )  # fmt: skip
@@ -181,6 +189,9 @@ class CorruptedRun(Run):
             self._image_embeds = self._image
             cell = tuple(site for site in cell if site.component != "image_encoder")
         self._plan = restore_in_place(cell)
+        if self._edge is not None:
+            self._plan = replace(restore_in_place((self._edge.lands,)), cells=(0,))
+            self._donor = send(model, [self._edge], self._kept, clean.states)
 
     def _before(self) -> None:
         model = self.envoy
@@ -199,7 +210,7 @@ class CorruptedRun(Run):
             state[:, :tokens] = kept[:, :tokens]
             model.write_state(*point, state)
         if point in self._plan.steps:
-            write_states(model, point, self._plan, self.clean.states)
+            write_states(model, point, self._plan, self._donor)
 
     def _after(self) -> None:
         model = self.envoy

@@ -20,8 +20,9 @@ from nnblip.blip.network import Blip
 from nnblip.blip.outcome import NAMES, Outcome
 from nnblip.edges import Cuts, as_knock_outs, at_length, cuts
 from nnblip.errors import NnblipError
+from nnblip.passes.cutting import cut_attention, quiet_dead
 from nnblip.passes.plan import Point, points
-from nnblip.passes.states import States, cut_attention, quiet_dead
+from nnblip.passes.states import States
 from nnblip.runs.envelope import opened, sealed
 from nnblip.sites import HEAD_KINDS, TEXT_COMPONENTS
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -18,7 +18,7 @@ from nnblip.examples import Example
 from nnblip.model import BlipVQA
 from nnblip.passes.measure import check_room
 from nnblip.passes.settings import Settings
-from nnblip.sites import CELLS_NODE, HEADS_NODE, TEXT_COMPONENTS, Cell, describe
+from nnblip.sites import HEADS_NODE, LISTS, TEXT_COMPONENTS
 from nnblip.sweeps.fingerprint import fingerprint
 from nnblip.sweeps.store import LAYOUT
 from nnblip.sweeps.verify import require_numbers
@@ -36,7 +36,7 @@ class Agenda:
         settings: what is asked of each trace.
         examples: in their order.
         ids: what they are called in the store, all different.
-        cells: every cell that `/cells` may have.
+        lists: of the nodes whose cells are a list, every cell that they may have, see `nnblip.results.listed`.
         widths: for each text component, the most tokens that an example may have.
         fingerprint: settings, model, code and data set, as JSON has them: what the store is made with.
     """
@@ -45,7 +45,7 @@ class Agenda:
     settings: Settings
     examples: list[Example]
     ids: list[str]
-    cells: list[Cell]
+    lists: dict[str, list[dict[str, Any]]]
     widths: dict[str, int]
     fingerprint: dict[str, Any]
 
@@ -60,18 +60,21 @@ class Agenda:
                     f"examples {first} and {number} have the same id {one!r}"
                     f" ({examples[first].question!r}, {examples[number].question!r}): expected ids that differ"
                 )
-        lengths = [_lengths(model, example) for example in examples]
-        cells = _every_cell(model, settings, lengths) if settings.cells is not None else []
-        widths = dict(zip(TEXT_COMPONENTS, map(max, zip(*((q, max(a)) for q, a in lengths), strict=True)), strict=True))
+        lengths = [_lengths(model, settings, example) for example in examples]
+        lists = _every_cell(model, settings, lengths) if settings.cells is not None else {}
+        longest = (max(one.question for one in lengths), max(max(one.answers) for one in lengths))
+        widths = dict(zip(TEXT_COMPONENTS, longest, strict=True))
         # the reliability is wished for by traces whose number of draws is not fixed
         said = {f.name: _plain(getattr(settings, f.name)) for f in fields(settings) if f.name != "reliability"}
-        said["cells"] = digest(str(describe(cell)["cell"]) for cell in cells) if cells else ""
+        said["cells"] = (
+            digest(str(cell[LISTS[name]]) for name, cells in lists.items() for cell in cells) if lists else ""
+        )
         asked = (
             json.dumps([_said_id(one, e), e.answer, {**example_coords(e), "image": ""}])  # folders may move
             for one, e in zip(ids, examples, strict=True)
         )
         return cls(
-            model, settings, examples, ids, cells, widths,
+            model, settings, examples, ids, lists, widths,
             {
                 **{f"setting {key}": value for key, value in said.items()},
                 **{f"model and code: {key}": value for key, value in fingerprint(model).items()},
@@ -125,8 +128,9 @@ class Agenda:
             component = name.removesuffix(HEADS_NODE)
             if "token" in node.dims and component in self.widths:
                 fixed[f"{name}/token"] = np.arange(self.widths[component])
-            if name == CELLS_NODE:
-                fixed |= {f"{name}/{key}": values for key, (_, values) in results.cell_coords(self.cells).items()}
+            if name in LISTS:
+                coords = results.list_coords(name, self.lists[name])
+                fixed |= {f"{name}/{key}": values for key, (_, values) in coords.items()}
         return tree, fixed
 
 
@@ -144,36 +148,48 @@ def _said_id(found: str, example: Example) -> str:
     return str(example.id or "") or ("" if isinstance(example.image, str | Path) else found)
 
 
-def _lengths(model: BlipVQA, example: Example) -> tuple[int, tuple[int, ...]]:
-    """How many tokens the question has, and how many the answer may have."""
+class Lengths(NamedTuple):
+    """How many tokens a question has, how many its answer may have, and the roles of the question's."""
+
+    question: int
+    answers: tuple[int, ...]
+    roles: tuple[str, ...]
+
+
+def _lengths(model: BlipVQA, settings: Settings, example: Example) -> Lengths:
     tokenizer, text = model.processor.tokenizer, model.config.text_config
     try:
-        question = len(tokenizer(example.question, truncation=False, verbose=False).input_ids)
-        if example.answer is not None:
-            return min(question, text.max_position_embeddings), (len(model.encode_answer(example.answer)),)
+        ids = tokenizer(example.question, truncation=False, verbose=False).input_ids
+        question = min(len(ids), text.max_position_embeddings)
+        roles = settings.roles(tuple(tokenizer.convert_ids_to_tokens(ids)))
+        answers = None if example.answer is None else (len(model.encode_answer(example.answer)),)
     except (NnblipError, *STUMBLES):  # it fails in its turn
-        return 1, (1,)
-    return min(question, text.max_position_embeddings), tuple(range(1, model.longest_answer + 1))
+        return Lengths(1, (1,), ())
+    return Lengths(question, answers or tuple(range(1, model.longest_answer + 1)), roles)
 
 
-def _every_cell(model: BlipVQA, settings: Settings, lengths: Iterable[tuple[int, tuple[int, ...]]]) -> list[Cell]:
+def _every_cell(model: BlipVQA, settings: Settings, lengths: Iterable[Lengths]) -> dict[str, list[dict[str, Any]]]:
     """All cells that may occur. Short answers come first, so that what no answer is long enough for is at the end."""
-    pairs = dict.fromkeys((question, answer) for question, answers in lengths for answer in answers)
-    if any(len(answers) > 1 for _, answers in lengths):
-        pairs = dict.fromkeys(sorted(pairs, key=lambda pair: pair[1]))
-    found: dict[str, Cell] = {}
+    lengths = list(lengths)
+    each = dict.fromkeys((one.question, answer, one.roles) for one in lengths for answer in one.answers)
+    if any(len(one.answers) > 1 for one in lengths):
+        each = dict.fromkeys(sorted(each, key=lambda one: one[1]))
+    found: dict[str, dict[str, dict[str, Any]]] = {}
     refusal: NnblipError | None = None
-    for pair in pairs:
+    for question, answer, roles in each:
+        extent = replace(model.extent(question, answer, settings.noise_at), roles=roles)
         try:
-            cells = settings.nodes(model.extent(*pair, settings.noise_at)).get(CELLS_NODE, [])
+            nodes = settings.nodes(extent)
         except NnblipError as error:  # an example of this length fails in its turn
             refusal = refusal or error
             continue
-        for cell in cells:
-            found.setdefault(str(describe(cell)["cell"]), cell)
+        for name in LISTS.keys() & nodes.keys():
+            for cell in nodes[name]:
+                said = results.listed(cell, extent.layers)
+                found.setdefault(name, {}).setdefault(said[LISTS[name]], said)
     if not found and refusal is not None:
         raise refusal
-    return list(found.values())
+    return {name: list(found[name].values()) for name in LISTS if name in found}
 
 
 def _plain(value: Any) -> Any:

@@ -22,6 +22,7 @@ from numcodecs import Zstd
 
 from nnblip.errors import STUMBLES, ResultError
 from nnblip.results import DAMAGE, RELIABILITY
+from nnblip.sites import LISTS
 from nnblip.storage import checksums, stored
 from nnblip.storage.checksums import ALL
 from nnblip.sweeps.files import Files
@@ -270,14 +271,14 @@ class Store:
         self._describe({".zattrs": {**self._metadata.documents[".zattrs"], **attrs}})
 
     def _used(self) -> dict[tuple[str, str], int]:
-        """How much room is taken: {(node, "token" or "cell"): size}."""
+        """How much room is taken: {(node, "token" or the dimension of a list): size}."""
         used = {}
         for key, array in self.growing.items():
             node, name = key.rpartition("/")[::2]
             if name == "token_text":
                 used[node, "token"] = max(1, _taken(array, lambda rows: rows != ""))
-            elif name == "probability" and "cell" in dims_of(array):
-                used[node, "cell"] = max(1, _taken(array, lambda rows: ~np.isnan(rows)))
+            elif name == "probability" and node in LISTS:
+                used[node, LISTS[node]] = max(1, _taken(array, lambda rows: ~np.isnan(rows)))
         return used
 
     def _reshape(self, shape: Callable[[str, list[int], list[int]], list[int]]) -> None:
@@ -296,12 +297,13 @@ class Store:
     def _placed(self, node: xr.DataTree, name: str, variable: xr.Variable) -> Any:
         """The row of one example, with its cells where the store has them."""
         row = variable.values[0]
-        if "cell" not in variable.dims:
+        dim = LISTS.get(name, "")
+        if dim not in variable.dims:
             return row
-        place = {str(cell): number for number, cell in enumerate(np.asarray(self._every[f"{name}/cell"][:]))}
-        labels = [str(cell) for cell in node.to_dataset()["cell"].values]
+        place = {str(cell): number for number, cell in enumerate(np.asarray(self._every[f"{name}/{dim}"][:]))}
+        labels = [str(cell) for cell in node.to_dataset()[dim].values]
         if missing := [cell for cell in labels if cell not in place]:
-            raise ResultError(f"/{name} of the store has no cell {missing[0]!r}")
+            raise ResultError(f"/{name} of the store has no {dim} {missing[0]!r}")
         whole = np.full((*row.shape[:-1], len(place)), np.nan, row.dtype)
         whole[..., [place[cell] for cell in labels]] = row
         return whole

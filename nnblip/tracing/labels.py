@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from nnblip.passes.reliability import Reliability, maps_of, reliability
 from nnblip.passes.room import Room
 from nnblip.passes.settings import Settings
 from nnblip.roles import answer_roles
-from nnblip.sites import CELLS_NODE, HEADS_NODE, Cell, Extent, grid_of
+from nnblip.sites import HEADS_NODE, KNOCK_OUTS_NODE, LISTS, Extent, grid_of
 from nnblip.tracing import provenance
 
 
@@ -63,7 +64,10 @@ def _rows(model: BlipVQA, settings: Settings) -> int | str:
 
 def labelled(model: BlipVQA, example: Example, settings: Settings, encoded: Encoded, found: Measured) -> results.Traced:
     """The numbers of an example with all that a result says of it."""
-    extent = model.extent(len(encoded.tokens), len(found.answer_ids), settings.noise_at)
+    extent = replace(
+        model.extent(len(encoded.tokens), len(found.answer_ids), settings.noise_at),
+        roles=settings.roles(encoded.tokens),
+    )
     nodes = settings.nodes(extent)
     tokens = {
         "question_encoder": encoded.tokens,
@@ -89,27 +93,30 @@ def labelled(model: BlipVQA, example: Example, settings: Settings, encoded: Enco
         clean=found.clean,
         corrupted=found.corrupted,
         damage=found.damage,
-        restored=_by_node(found.restored, nodes, extent),
-        cells=nodes.get(CELLS_NODE, []),
+        restored=_by_node(found, nodes, extent),
+        lists={name: [results.listed(cell, extent.layers) for cell in nodes[name]] for name in LISTS if name in nodes},
         reliability=_reliabilities(found.restored[0], nodes),
         grid=grid_of(settings.regions or extent.side),
-        depths={name: extent.depths(name.removesuffix(HEADS_NODE)) for name in nodes},
+        depths={name: extent.depths(name.removesuffix(HEADS_NODE)) for name in nodes if name not in LISTS},
     )
 
 
-def _reliabilities(restored: np.ndarray, nodes: Mapping[str, Sequence[Cell]]) -> dict[str, np.ndarray]:
+def _reliabilities(restored: np.ndarray, nodes: Mapping[str, Sequence[Any]]) -> dict[str, np.ndarray]:
     """Of each map, from (nu, draw, cell): (3, nu, kind), reliability and its bounds."""
     found: dict[str, list[list[Reliability]]] = {}
     for name, _, cells in maps_of(nodes):
         found.setdefault(name, []).append([reliability(one[:, cells]) for one in restored])
-    return {name: np.array(kinds).transpose(2, 1, 0) for name, kinds in found.items() if name != CELLS_NODE}
+    return {name: np.array(kinds).transpose(2, 1, 0) for name, kinds in found.items() if name not in LISTS}
 
 
-def _by_node(restored: np.ndarray, nodes: Mapping[str, Sequence[Cell]], extent: Extent) -> dict[str, np.ndarray]:
-    """The numbers (3, nu, draw, cell) parted into nodes, each with the dimensions of its map."""
-    ends = np.cumsum([len(cells) for cells in nodes.values()])
-    parts = dict(zip(nodes, np.split(restored, ends[:-1], axis=-1), strict=True))
-    for name in parts.keys() - {CELLS_NODE}:
+def _by_node(found: Measured, nodes: Mapping[str, Sequence[Any]], extent: Extent) -> dict[str, np.ndarray]:
+    """The numbers (3, nu, draw, cell) parted into nodes, each with the dimensions of its map; then the knock-outs."""
+    restored, drawn = found.restored, [name for name in nodes if name != KNOCK_OUTS_NODE]
+    ends = np.cumsum([len(nodes[name]) for name in drawn])
+    parts = dict(zip(drawn, np.split(restored, ends[:-1], axis=-1), strict=True)) if drawn else {}
+    if KNOCK_OUTS_NODE in nodes:
+        parts[KNOCK_OUTS_NODE] = found.cut
+    for name in parts.keys() - LISTS.keys():
         heads = (extent.heads,) if name.endswith(HEADS_NODE) else ()
         component = name.removesuffix(HEADS_NODE)
         layers = len(extent.depths(component))
@@ -136,7 +143,7 @@ def extras(example: Example) -> dict[str, Any]:
     return {name: value for name, value in example.extra.items() if isinstance(value, str | int | float)}
 
 
-def _image_tokens(cells: Sequence[Cell], side: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _image_tokens(cells: Sequence[Any], side: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Texts and roles of the tokens of the image encoder's map: which patches they are, by row and column."""
     texts = []
     for cell in cells:
