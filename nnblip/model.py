@@ -199,7 +199,7 @@ class BlipVQA(Blip):
             seed: seed of the noise.
             draw: which sample of it.
             noise: name or object, see `nnblip.noise`.
-            restore: a site or a collection of sites; or an edge, along which alone the clean run's contribution is sent.
+            restore: a site or a collection of sites; or an edge, along which alone what the clean run adds is sent.
             partner: another image with another answer, for noise "swap"; the logit difference
                 is then to the first token of that answer.
             other_question: another question of as many tokens with another answer, for noise "swap" at the question.
