@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from nnblip.model import BlipVQA
     from nnblip.sites import Site
     from nnblip.sweeps.sweep import sweep
+    from nnblip.tracing.attention import attention
     from nnblip.tracing.attribution import attribution_trace
     from nnblip.tracing.jobs import Job
+    from nnblip.tracing.lens import lens
     from nnblip.tracing.trace import causal_trace
     from nnblip.version import __version__ as __version__
 
@@ -34,20 +36,22 @@ _NAMES = {
     "NnblipWarning": "errors",
     "RemoteError": "errors",
     "Site": "sites",
+    "attention": "tracing.attention",
     "attribution_trace": "tracing.attribution",
     "causal_trace": "tracing.trace",
     "diagnose": "diagnosis",
     "gamma": "effects",
     "indirect_effect": "effects",
     "knock_out": "edges",
+    "lens": "tracing.lens",
     "relevance": "effects",
     "sweep": "sweeps.sweep",
     "total_effect": "effects",
 }
 __all__ = [
-    "BlipVQA", "Example", "Job", "NnblipError", "NnblipWarning", "RemoteError", "Site", "attribution_trace",
-    "causal_trace", "datasets", "demo", "diagnose", "effects", "gamma", "indirect_effect", "knock_out", "noise", "plot",
-    "relevance", "results", "sites", "sweep", "total_effect",
+    "BlipVQA", "Example", "Job", "NnblipError", "NnblipWarning", "RemoteError", "Site", "attention",
+    "attribution_trace", "causal_trace", "datasets", "demo", "diagnose", "effects", "gamma", "indirect_effect",
+    "knock_out", "lens", "noise", "plot", "relevance", "results", "sites", "sweep", "total_effect",
 ]  # fmt: skip
 
 
