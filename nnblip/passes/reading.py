@@ -84,8 +84,8 @@ def attend(model: Blip, components: Sequence[str], kinds: Sequence[str], grad_ca
     embeds, image = see(model, asked.encoded, "image_encoder" in components and "attention" in kinds)
     wanted = [(name, kind) for name in model.task.text_components if name in components for kind in kinds]
 
-    def read(answer_ids: Sequence[int], states: Tensor | None) -> Looked:
-        return look(model, asked.encoded, embeds, answer_ids, wanted, grad_cam, states)
+    def read(answer_ids: Sequence[int], before: Looked | None) -> Looked:
+        return look(model, asked.encoded, embeds, answer_ids, wanted, grad_cam, before)
 
     looked, answer_ids, predicted = _with_answer(model, asked, embeds, read)
     cams = looked.grad_cam(answer_ids) if grad_cam else {}
@@ -115,7 +115,7 @@ class Looked(NamedTuple):
         if not weights:
             return {}
         with torch.enable_grad():
-            logits = wide(self.logits)[0]
+            logits = self.logits[0].double()  # of a sure answer what is left of 1 is less than float32 tells apart
             chosen = logits.gather(1, torch.tensor(list(answer_ids), device=logits.device)[:, None])[:, 0]
             score = (chosen - logits.logsumexp(-1)).sum()
             # of an edited model, an answer need not depend on any attention
@@ -165,7 +165,7 @@ def look(
     answer_ids: Sequence[int],
     wanted: Sequence[tuple[str, str]],
     graph: bool,
-    question_states: Tensor | None = None,
+    before: Looked | None = None,
 ) -> Looked:
     """One pass of question encoder and answer decoder whose attention is kept.
 
@@ -173,16 +173,18 @@ def look(
         embeds: what the vision model gives.
         wanted: (component, kind of attention).
         graph: whether gradients are wanted.
-        question_states: the question encoder has handed over these, with their graph, and need not run.
+        before: a pass with another answer, whose question encoder serves for this one, with its graph.
     """
-    weights: dict[tuple[str, str], list[Tensor]] = {key: [] for key in wanted}
     first_component, layers = model.task.text_components[0], model.config.text_config.num_hidden_layers
+    weights: dict[tuple[str, str], list[Tensor]] = {
+        key: before.weights[key] if before is not None and key[0] == first_component else [] for key in wanted
+    }
     inputs = model.forward_inputs(encoded, answer_ids)
     with torch.set_grad_enabled(graph), model.trace(**inputs, use_cache=False, remote=False):
         skip_vision(model, embeds)
         for component in model.task.text_components:
-            if component == first_component and question_states is not None:
-                skip(model.question_encoder, BaseModelOutput(last_hidden_state=question_states))
+            if component == first_component and before is not None:
+                skip(model.question_encoder, BaseModelOutput(last_hidden_state=before.question_states))
             else:
                 if graph:  # a server's weights need no gradient; a copy, which edits may write into
                     first = getattr(model, component).layer[0]
@@ -220,8 +222,8 @@ def lens(model: Blip, asked: Asked) -> Lensed:
     """What an example's run would say after each layer. Raises `NnblipError` for what cannot be read."""
     embeds = model.image_embeds(asked.encoded)
 
-    def read(answer_ids: Sequence[int], states: Tensor | None) -> Through:
-        return look_through(model, asked.encoded, embeds, answer_ids, states)
+    def read(answer_ids: Sequence[int], before: Through | None) -> Through:
+        return look_through(model, asked.encoded, embeds, answer_ids, before)
 
     through, answer_ids, predicted = _with_answer(model, asked, embeds, read)
     if asked.rival == answer_ids[0]:
@@ -249,21 +251,17 @@ class Through(NamedTuple):
         by_question_layer: (layer, position, word), the logits of a decoder that reads this layer of the question
             encoder; the last are those of the plain run.
         by_answer_layer: the logits that the head gives of this layer of the decoder; likewise.
-        all_states: (layer, token, hidden), what the question encoder hands over.
+        question_states: (layer, token, hidden), what the question encoder hands over.
     """
 
     by_question_layer: Float[Tensor, "layer position word"]
     by_answer_layer: Float[Tensor, "layer position word"]
-    all_states: Float[Tensor, "layer token hidden"]
+    question_states: Float[Tensor, "layer token hidden"]
 
     @property
     def logits(self) -> Float[Tensor, "1 position word"]:
         """Of the plain run."""
         return self.by_question_layer[-1:]
-
-    @property
-    def question_states(self) -> Float[Tensor, "layer token hidden"]:
-        return self.all_states
 
 
 @torch.no_grad()
@@ -272,13 +270,13 @@ def look_through(
     encoded: Encoded,
     embeds: Float[Tensor, "1 patch hidden"],
     answer_ids: Sequence[int],
-    all_states: Tensor | None = None,
+    before: Through | None = None,
 ) -> Through:
     """One pass: the decoder has a row for each layer of the question encoder, the head one more for each of its own.
 
     Args:
         embeds: what the vision model gives.
-        all_states: the question encoder has handed over these, and need not run.
+        before: a pass with another answer, whose question encoder serves for this one.
     """
     asking, answering = model.task.text_components
     layers, blocks = model.config.text_config.num_hidden_layers, []
@@ -286,11 +284,11 @@ def look_through(
     inputs["decoder_input_ids"] = inputs["decoder_input_ids"].expand(layers, -1)
     with model.trace(**inputs, use_cache=False, remote=False):
         skip_vision(model, embeds)
-        if all_states is None:
+        if before is None:
             read = [model.read_state(asking, "block", layer) for layer in range(layers)]
             model.write_state(asking, "block", layers - 1, torch.cat(read))
         else:
-            skip(model.question_encoder, BaseModelOutput(last_hidden_state=all_states))
+            skip(model.question_encoder, BaseModelOutput(last_hidden_state=before.question_states))
         states = model.task.handed_over(model).save()
         for layer in range(layers - 1):
             blocks.append(model.read_state(answering, "block", layer)[-1:])
@@ -317,7 +315,7 @@ def _likeliest(logits: Float[Tensor, "*place word"]) -> tuple[np.ndarray, np.nda
 
 
 def _with_answer(
-    model: Blip, asked: Asked, embeds: Tensor, read: Callable[[Sequence[int], Tensor | None], Any]
+    model: Blip, asked: Asked, embeds: Tensor, read: Callable[[Sequence[int], Any], Any]
 ) -> tuple[Any, list[int], list[int]]:
     """A pass with the answer teacher-forced, the answer, and what the model says.
 
@@ -325,8 +323,7 @@ def _with_answer(
     the pass can begin, and is already the right one if the answer has one token.
 
     Args:
-        read: makes the pass of an answer and, if they are there already, the states that the question encoder handed
-            over.
+        read: makes the pass of an answer, after a pass with another one if there was one.
     """
     given = asked.answer_ids
     if is_edited(model):  # each token with the edits
@@ -340,5 +337,5 @@ def _with_answer(
     if given is None and not predicted:
         model.own_answer(asked.encoded, embeds)  # raises, and says why
     if given is None and len(predicted) > 1:
-        passed = read(predicted, passed.question_states)
+        passed = read(predicted, passed)
     return passed, given or predicted, predicted

@@ -76,7 +76,10 @@ def lenses(model: Blip, asked: Sequence[Asked]) -> list[dict[str, Any]]:
 
 def lensed(found: dict[str, Any]) -> Lensed:
     """Here: what the layers of an example would say."""
-    return Lensed(**{name: one.numpy() if isinstance(one, torch.Tensor) else one for name, one in found.items()})
+    numbers: dict[str, Any] = {
+        name: one.numpy() if isinstance(one, torch.Tensor) else one for name, one in found.items()
+    }
+    return Lensed(**numbers)
 
 
 def _packed(numbers: Measured | Lensed) -> dict[str, Any]:
