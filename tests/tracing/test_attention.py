@@ -1,4 +1,4 @@
-"""attention: labels, padding, storing, servers, what is refused; the numbers are held in tests/passes/test_reading.py."""
+"""attention: labels, padding, storing, servers, what is refused (the numbers: tests/passes/test_reading.py)."""
 
 from __future__ import annotations
 

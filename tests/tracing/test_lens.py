@@ -1,4 +1,4 @@
-"""lens: labels, padding, storing, servers, what is refused. The numbers are held in tests/passes/test_reading.py."""
+"""lens: labels, padding, storing, servers, what is refused (the numbers: tests/passes/test_reading.py)."""
 
 from __future__ import annotations
 
