@@ -140,6 +140,11 @@ def test_rows_that_do_not_sum_to_1_are_no_attention(model, seen):
         scaled.question_encoder.layer[3].crossattention.self.output = (output[0], output[1] * 0.9)
     with pytest.raises(ModelError, match=r"crossattention weights of question_encoder, layer 3: a row's sum is 0\.1"):
         read(scaled, image, question)
+    with model.edit() as (_tracer, blurred):
+        output = blurred.answer_decoder.layer[0].attention.self.output
+        blurred.answer_decoder.layer[0].attention.self.output = (output[0], output[1] * float("nan"))
+    with pytest.raises(ModelError, match="NaN"):
+        read(blurred, image, question, "red", grad_cam=False)
     with model.edit() as (_tracer, lost):
         lost.question_encoder.layer[2].output = lost.question_encoder.layer[2].output * float("nan")
     with pytest.raises(ModelError, match="NaN"):
@@ -356,3 +361,19 @@ def test_an_edit_after_which_there_is_no_gradient_is_named(model, seen):
         edited.question_encoder.layer[3].attention.self.output[1][:] = 0.25
     with pytest.raises(SettingError, match=r"writes into a state in place.*grad_cam=False"):
         read(edited, image, question, "red")
+
+
+def test_an_edit_may_write_into_what_the_first_layer_reads(model, seen):
+    image, question, truth = seen
+    with model.edit() as (_tracer, edited):
+        edited.question_encoder.layer[0].attention.input[:, 3] = 0
+    found = read(edited, image, question, "water")
+
+    def first_reads(submodule, args):
+        args[0][:, 3] = 0
+
+    handle = model._module.text_encoder.encoder.layer[0].attention.register_forward_pre_hook(first_reads)
+    try:
+        check_grad_cam(found, model._module, truth.embeds, truth.ids)
+    finally:
+        handle.remove()
