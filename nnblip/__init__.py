@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from nnblip.plants import planted
     from nnblip.sites import Site
     from nnblip.sweeps.sweep import sweep
+    from nnblip.tracing.attention import attention
     from nnblip.tracing.attribution import attribution_trace
     from nnblip.tracing.jobs import Job
+    from nnblip.tracing.lens import lens
     from nnblip.tracing.trace import causal_trace
     from nnblip.version import __version__ as __version__
 
@@ -37,6 +39,7 @@ _NAMES = {
     "NnblipWarning": "errors",
     "RemoteError": "errors",
     "Site": "sites",
+    "attention": "tracing.attention",
     "attribution_trace": "tracing.attribution",
     "causal_trace": "tracing.trace",
     "diagnose": "diagnosis",
@@ -44,14 +47,15 @@ _NAMES = {
     "indirect_effect": "effects",
     "knock_out": "edges",
     "planted": "plants",
+    "lens": "tracing.lens",
     "relevance": "effects",
     "sweep": "sweeps.sweep",
     "total_effect": "effects",
 }
 __all__ = [
-    "BlipVQA", "Edge", "Example", "Job", "NnblipError", "NnblipWarning", "RemoteError", "Site", "attribution_trace",
-    "causal_trace", "datasets", "demo", "diagnose", "effects", "gamma", "indirect_effect", "knock_out", "noise",
-    "planted", "plot", "relevance", "results", "sites", "sweep", "total_effect",
+    "BlipVQA", "Edge", "Example", "Job", "NnblipError", "NnblipWarning", "RemoteError", "Site", "attention",
+    "attribution_trace", "causal_trace", "datasets", "demo", "diagnose", "effects", "gamma", "indirect_effect",
+    "knock_out", "lens", "noise", "planted", "plot", "relevance", "results", "sites", "sweep", "total_effect",
 ]  # fmt: skip
 
 

@@ -58,7 +58,7 @@ EXAMPLE_COORDS = ("question", "answer", "predicted", "rival", "question_type", "
 OWN_NAMES = {
     *EXAMPLE_COORDS, "draws", "status", "error", "token_text", "role", *VARIABLES, *HEADS_DIMS, *LISTS.values(), "site",
     *DIMS, *DAMAGE, *RELIABILITY, "check", *LISTS, *COMPONENTS, *(name + HEADS_NODE for name in COMPONENTS),
-    "zarr.json",
+    "decoder_lens", "logit_lens", "zarr.json",
 }  # fmt: skip
 #: Letters of the longest name of a field: file systems take 255 bytes, and a letter may have 4.
 LONGEST_NAME = 60

@@ -24,6 +24,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import bench_grid
 import numpy as np
@@ -47,7 +48,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 
-from nnblip import BlipVQA, NnblipWarning, causal_trace, demo
+from nnblip import BlipVQA, NnblipWarning, attention, causal_trace, demo, lens
+from nnblip.blip import decoding
 from nnblip.passes import engine
 from nnblip.passes.plan import Plan, make_plans
 from nnblip.passes.room import least_rows
@@ -148,6 +150,27 @@ def kinds(b: Bench, _: Series) -> list[Row]:
     return [*rows, row("causal_trace of five ν / of one", calls[:, 0] / calls[:, 1], "x", "at most", 5.2)]
 
 
+def reading(b: Bench, _: Series) -> list[Row]:
+    """`nnblip.attention` and `nnblip.lens` as they are called, an answer given, against a plain pass beside them.
+
+    Random weights never end what they say: the model's own answer, which both look for too, has two tokens at most
+    here, so that one is decoded after the pass, as the end of an answer of one token is.
+    """
+    example = [(b.picture, QUESTION, ANSWER)]
+    calls: dict[str, Callable[[], Any]] = {
+        "attention with Grad-CAM": lambda: attention(b.model, example, progress=False),
+        "attention without Grad-CAM": lambda: attention(b.model, example, grad_cam=False, progress=False),
+        "lens": lambda: lens(b.model, example, progress=False),
+    }
+    rows = []
+    with mock.patch.object(decoding, "MAX_ANSWER_TOKENS", 2):
+        for name, call in calls.items():
+            call()  # warms up
+            pairs = [(seconds(call), TASKS["plain"](b)) for _ in range(5)]
+            rows.append(row(f"{name} / plain forward pass", [one / plain for one, plain in pairs], "x", "at most", 1.2))
+    return rows
+
+
 def memory(b: Bench, _: Series) -> list[Row]:
     """In a fresh process, where nothing else of this script counts."""
     dtype, device = str(b.noisy.dtype).removeprefix("torch."), str(b.noisy.device)
@@ -242,7 +265,7 @@ def precision(plain: dict[str, Series]) -> list[Row]:
     return rows
 
 
-FIGURES: tuple[Callable[[Bench, Series], list[Row]], ...] = (speed, limit, kinds, grids, memory, sweeps)
+FIGURES: tuple[Callable[[Bench, Series], list[Row]], ...] = (speed, limit, kinds, grids, reading, memory, sweeps)
 
 
 def show(title: str, rows: list[Row]) -> None:

@@ -45,6 +45,10 @@ class Task(Protocol):
         """Inside a trace: what the head gives, (row, position, word); position i is about answer token i."""
         ...
 
+    def head(self, model: Any) -> Any:
+        """Inside a trace: the module that makes logits of the decoder's last states."""
+        ...
+
     def rival(self, logits: Float[Tensor, "1 position word"], answer_ids: Sequence[int]) -> int:
         """The token against which the answer's first is held in `logit_difference`."""
         ...
@@ -101,6 +105,9 @@ class QuestionAnswering:
 
     def logits(self, model: Any) -> Any:
         return model.text_decoder.output.logits
+
+    def head(self, model: Any) -> Any:
+        return model.text_decoder.cls
 
     def rival(self, logits: Float[Tensor, "1 position word"], answer_ids: Sequence[int]) -> int:
         return rival_of(logits, answer_ids)

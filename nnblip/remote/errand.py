@@ -16,6 +16,7 @@ from nnblip.blip.network import Blip
 from nnblip.blip.weights import weights_hash
 from nnblip.passes.gradients import Estimated, estimate
 from nnblip.passes.measure import Asked, Measured, measure
+from nnblip.passes.reading import Attended, Lensed, Maps, attend, lens
 from nnblip.passes.settings import Settings
 
 
@@ -48,7 +49,40 @@ def estimated(found: dict[str, Any]) -> Estimated:
     return Estimated(measured(found["measured"]), found["pairs"].numpy(), found["summed"].numpy())
 
 
-def _packed(numbers: Measured) -> dict[str, Any]:
+def attends(
+    model: Blip, components: Sequence[str], kinds: Sequence[str], grad_cam: bool, asked: Sequence[Asked]
+) -> list[dict[str, Any]]:
+    """On the server: the attention of examples."""
+    found = [attend(model, components, kinds, grad_cam, one) for one in asked]
+    return [vars(one) | {name: _flat(getattr(one, name)) for name in ("weights", "grad_cam")} for one in found]
+
+
+def attended(found: dict[str, Any]) -> Attended:
+    """Here: the attention of an example."""
+    weights, cams = (
+        {tuple(key.split("/")): one.numpy() for key, one in found[name].items()} for name in ("weights", "grad_cam")
+    )
+    return Attended(found["answer_ids"], found["predicted"], weights, cams)
+
+
+def _flat(maps: Maps) -> dict[str, torch.Tensor]:
+    return {"/".join(key): torch.from_numpy(one) for key, one in maps.items()}
+
+
+def lenses(model: Blip, asked: Sequence[Asked]) -> list[dict[str, Any]]:
+    """On the server: what the layers of examples would say."""
+    return [_packed(lens(model, one)) for one in asked]
+
+
+def lensed(found: dict[str, Any]) -> Lensed:
+    """Here: what the layers of an example would say."""
+    numbers: dict[str, Any] = {
+        name: one.numpy() if isinstance(one, torch.Tensor) else one for name, one in found.items()
+    }
+    return Lensed(**numbers)
+
+
+def _packed(numbers: Measured | Lensed) -> dict[str, Any]:
     """Arrays as tensors, which a result may have."""
     return {name: torch.from_numpy(one) if isinstance(one, np.ndarray) else one for name, one in vars(numbers).items()}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,15 +33,20 @@ def result_of(
     Raises:
         SettingError: if two examples have one id.
     """
-    seen: set[str] = set()
-    for one in traced:
-        if one.id in seen:
-            raise SettingError(
-                f"two examples have the id {one.id!r}: the same image and question twice, or ids that repeat"
-            )
-        seen.add(one.id)
+    require_different(one.id for one in traced)
     attrs = attributes(model, settings) if attrs is None else attrs
     return results.build(traced, settings.nu, settings.kinds, attrs)
+
+
+def require_different(ids: Iterable[str]) -> None:
+    """Raise `SettingError` if two examples have one id."""
+    seen: set[str] = set()
+    for one in ids:
+        if one in seen:
+            raise SettingError(
+                f"two examples have the id {one!r}: the same image and question twice, or ids that repeat"
+            )
+        seen.add(one)
 
 
 def attributes(model: BlipVQA, settings: Settings) -> dict[str, Any]:

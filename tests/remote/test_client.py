@@ -81,6 +81,19 @@ def test_an_answer(there, local, stock):
 
 
 @pytest.mark.slow
+def test_attention_and_lenses(there, local, stock):
+    """Grad-CAM too, whose gradients no weight needs."""
+    examples = nnblip.demo.examples()[:1]
+    for reading in (nnblip.attention, nnblip.lens):
+        assert_same(reading(there, examples, progress=False), reading(local, examples, progress=False))
+    found = nnblip.attention(there, examples, "answer_decoder", kinds="crossattention", progress=False)
+    cam = found["answer_decoder/crossattention"].grad_cam
+    here = nnblip.attention(local, examples, progress=False)["answer_decoder/crossattention"].grad_cam
+    assert float(here.max()) > 0
+    np.testing.assert_allclose(cam, here, atol=0.01 * float(here.max()), rtol=0)
+
+
+@pytest.mark.slow
 def test_gradients_without_weights_that_need_one(there, local, stock):
     """The stand-in freezes the weights as NDIF does."""
     asked = dict(nu=[1, 3], draws=2, steps=2, kinds=["block", "attention_head", "mlp_out"], progress=False)
