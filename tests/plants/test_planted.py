@@ -45,8 +45,13 @@ def test_every_state_alone(kind, seed, direction):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("edge", "patch")])
-@pytest.mark.parametrize("direction", ["denoising", "noising"])
+@pytest.mark.parametrize(
+    ("kind", "direction"),
+    [
+        ("layer", "denoising"), ("distractor", "noising"), ("and", "denoising"), ("and", "noising"),
+        ("or", "denoising"), ("or", "noising"), ("backup", "denoising"), ("backup", "noising"),
+    ],
+)  # fmt: skip
 def test_every_edge_alone(kind, direction):
     edges_of(Bare(kind, 0), direction)
 
@@ -73,7 +78,14 @@ def edges_of(bare, direction):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_cut_alone(kind):
     bare = Bare(kind, 1)
-    every = [cell for edges in EDGES for cell in sites.knock_outs(edges, "each", "each")(bare.extent)]
+    planted = {site.token for site in bare.plant.sites if site.component == "image_encoder"}
+    rest = [patch for patch in range(1, 17) if patch not in planted]
+    patches = {"[CLS]": 0, "rest": rest, **{str(patch): patch for patch in planted}}
+    every = [
+        cell
+        for edges in EDGES
+        for cell in sites.knock_outs(edges, patches if edges == "image_to_question" else "each", "each")(bare.extent)
+    ]
     assert parted(bare.cuts(every)) == bare.plant.shown("cutting").knock_outs
 
 
