@@ -78,9 +78,8 @@ class Draft:
         wiring: the model.
         legs: by name.
         rng: decides what the seed decides.
-        layers: reading, moving, two layers of gates, handing over; each reading layer lies before the moving one.
-        tokens: different ones, none of them [CLS].
-        patches: different ones.
+        tokens: three different ones, none of them [CLS].
+        patches: two different ones.
     """
 
     def __init__(self, seed: int, kind: str, answers: tuple[str, str]) -> None:

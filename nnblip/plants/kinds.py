@@ -142,7 +142,7 @@ def _two(draft: Draft, low: float, high: float) -> None:
     later = draft.number(moved, LAYERS - 2)
     last = draft.number(later + 1, LAYERS - 1)
     summing, deciding = Part("question_encoder", "mlp", later, end), Part("question_encoder", "mlp", last, end)
-    draft.wiring.gate(summing.component, later, [({"a": 1}, {"sum": 1}), ({"b": 1}, {"sum": 1})])
+    draft.wiring.gate(summing.component, later, [({"A": 1}, {"sum": 1}), ({"B": 1}, {"sum": 1})])
     steep = 2 / (high - low)
     draft.wiring.gate(
         deciding.component, last,
@@ -160,7 +160,8 @@ def _two(draft: Draft, low: float, high: float) -> None:
 def _two_legs(
     draft: Draft, patches: list[int], legs: tuple[str, str], shown: bool = True
 ) -> tuple[list[Part], int, int]:
-    """Two tokens read a patch each, and a third reads them by two heads of one layer: signals "a" and "b".
+    """Two tokens read a patch each, and a third reads them by two heads of one layer: signals "A" and "B", which no
+    other token has.
 
     Returns:
         What adds them there, the third token, and that layer.
@@ -175,7 +176,7 @@ def _two_legs(
         first = draft.number(0, moved - 1)
         part = draft.read(leg, first, heads[number], token, patches[number], feature)
         draft.stream(leg, "question_encoder", token, (first, "crossattention"), (moved, "block_input"))
-        writes = {feature: _HALF}
+        writes = {feature.upper(): _HALF}
         parts.append(draft.move(leg, moved, heads[number], part, end, {feature: 1}, writes, shared=True))
     draft.stream("main", "question_encoder", end, (moved, "attention"))
     return parts, end, moved
@@ -202,15 +203,15 @@ def backup(draft: Draft) -> None:
     early = draft.number(moved, LAYERS - 2)
     late = draft.number(early + 1, LAYERS - 1)
     watching, standing_in = Part("question_encoder", "mlp", early, end), Part("question_encoder", "mlp", late, end)
-    draft.wiring.gate(watching.component, early, [({"a": 1}, {"there": 1}), ({"a": -1}, {"there": 1})])
+    draft.wiring.gate(watching.component, early, [({"A": 1}, {"there": 1}), ({"A": -1}, {"there": 1})])
     draft.wiring.gate(
-        standing_in.component, late, [({"b": 1, "there": -1}, {"c": 1}), ({"b": -1, "there": -1}, {"c": -1})]
+        standing_in.component, late, [({"B": 1, "there": -1}, {"c": 1}), ({"B": -1, "there": -1}, {"c": -1})]
     )
     together = Part("question_encoder", "attention", moved, end)
     draft.add("main", together, [], "value")
     draft.add("backup", watching, [*first.senders, *together.senders], "mlp")
     draft.add("backup", standing_in, [*second.senders, *watching.senders, *together.senders], "mlp")
-    heard = draft.hand_over("end", [first, together], {"a": 1, "c": 1}, "heard", draft.number(0, LAYERS - 1))
+    heard = draft.hand_over("end", [first, together], {"A": 1, "c": 1}, "heard", draft.number(0, LAYERS - 1))
     draft.connect("backup", standing_in.senders, heard, "value")
     _decide(draft, "end", heard)
 
