@@ -195,7 +195,8 @@ def memory(b: Bench, _: Series) -> list[Row]:
 
 def grids(b: Bench, _: Series) -> list[Row]:
     """Many draws and ν in one pass; of the bundled model, whose dtype is float32, too."""
-    return [*bench_grid.real(b), *(bench_grid.bundled() if b.noisy.dtype == torch.float32 else [])]
+    shared = [*bench_grid.real(b), *bench_grid.connections(b)]
+    return [*shared, *(bench_grid.bundled() if b.noisy.dtype == torch.float32 else [])]
 
 
 def sweeps(b: Bench, _: Series) -> list[Row]:

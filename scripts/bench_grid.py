@@ -5,6 +5,8 @@ from __future__ import annotations
 import cProfile
 import pstats
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,13 @@ from bench_tasks import ANSWER, QUESTION, TASKS, Bench, Row, operations, row, se
 
 import nnblip
 from nnblip import causal_trace, demo
+from nnblip.passes import engine
 from nnblip.passes.measure import Asked, Ready, measure
-from nnblip.passes.room import fit
+from nnblip.passes.plan import make_plans
+from nnblip.passes.room import fit, least_rows
+from nnblip.passes.sending import send
 from nnblip.passes.settings import Settings
+from nnblip.sites import edges, knock_outs, regions
 
 LADDER = (1.0, 2.0, 3.0, 5.0)
 ROUNDS = 5
@@ -72,6 +78,37 @@ def real(b: Bench, rounds: int = 3) -> list[Row]:
         row("10 draws: a map / plain forward pass", maps / 10 / found["plain"], "x", "at most", 1.1),
         row("10 draws: share of the matrix rate", 100 * flops / maps / best, "%", "at least", 75 if single else 45),
     ]
+
+
+def connections(b: Bench, rounds: int = 3) -> list[Row]:
+    """A knock-out map and edges of the model at hand, against a plain forward pass: what comes after the clean run."""
+    extent = b.model.extent(len(b.encoded.tokens), len(b.answer_ids))
+    side = 3 if extent.side % 3 == 0 else 2
+    sources = {f"region {k}": tokens for k, tokens in enumerate(regions(extent, (side - 1, side) if side == 3 else 2))}
+    cuts = knock_outs("image_to_question", sources, "each")(extent)
+    into = edges("crossattention_out", senders=("attention_out", "crossattention_out", "mlp_out"))(extent)
+    every = edges(("attention_head", "crossattention_head", "mlp_out"))(extent)
+    rng = np.random.default_rng(0)
+    best = [every[place] for place in rng.permutation(len(every))[:1000]]
+    noisy, _ = engine.run_alone(b.model, b.forward)
+
+    def run(cells: Sequence[Any], donor: Any, forward: engine.Forward) -> None:
+        for plan in make_plans(cells, extent.layers, 512, least_rows(extent)):
+            engine.run_plan(b.model, forward, b.rival, donor, plan)
+
+    def checked(cells: Sequence[Any]) -> float:
+        return seconds(lambda: run(cells, send(b.model, cells, noisy, b.clean), b.forward))
+
+    clean = replace(b.forward, image=b.model.image_embeds(b.encoded))
+    rows = []
+    for name, time, most in (
+        (f"knock-out map, {len(cuts)} cells", lambda: seconds(lambda: run(cuts, b.clean, clean)), 3),
+        (f"all {len(into)} edges into the decoder's cross-attention", lambda: checked(into), 3),
+        (f"{len(best)} edges checked exactly", lambda: checked(best), 20),
+    ):
+        time()
+        rows.append(row(f"{name} / plain", [time() / TASKS["plain"](b) for _ in range(rounds)], "x", "at most", most))
+    return rows
 
 
 def _rows_of_one_base(model: nnblip.BlipVQA, example: nnblip.Example) -> int:

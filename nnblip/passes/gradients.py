@@ -7,19 +7,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from nnblip.blip.network import Blip
 from nnblip.blip.outcome import wide
+from nnblip.errors import SettingError
 from nnblip.passes import engine
 from nnblip.passes.engine import Forward
 from nnblip.passes.measure import Asked, Measured, Ready, check_room, stack
 from nnblip.passes.plan import make_plans
 from nnblip.passes.room import least_rows
+from nnblip.passes.sending import Sent, send
 from nnblip.passes.settings import Settings
 from nnblip.passes.sharing import Seen
 from nnblip.passes.states import States, skip_vision
-from nnblip.sites import HEAD_KINDS, KINDS, Cell
+from nnblip.paths import Edge
+from nnblip.sites import HEAD_KINDS, KINDS, KNOCK_OUTS_NODE, Cell
 
 #: By (component, kind, layer), as `States`.
 Gradient = dict[tuple[str, str, int], Tensor]
@@ -56,8 +60,10 @@ def estimate(
         sample: how many random cells of each (ν, draw) are also traced exactly.
     """
     ready = Ready.of(model, asked, settings)
-    check_room(settings, len(ready.cells))
-    cells, shape = ready.cells, (len(settings.nu), settings.most_draws)
+    if KNOCK_OUTS_NODE in ready.nodes:
+        raise SettingError("estimates are of states and edges: trace knock-outs with nnblip.causal_trace, in one pass")
+    cells, shape = [*ready.cells, *ready.edges], (len(settings.nu), settings.most_draws)
+    check_room(settings, len(cells))
     clean = stack(ready.clean_outcome)[:, 0]
     corrupted, restored = np.empty((3, *shape), clean.dtype), np.empty((3, *shape, len(cells)), clean.dtype)
     damage = np.empty((2, *shape), np.float32)
@@ -78,13 +84,15 @@ def estimate(
             image = "image_encoder", "block", ready.extent.image_layers - 1
             change = {key: ready.clean[key] - states[key] for key in states} | {image: towards}
             slopes = [_mean(each, weights) for each in zip(*gradients, strict=True)]
-            effect = np.array([[_sum(cell, change, slope, model) for cell in cells] for slope in slopes])
+            effect = np.array([[_sum(cell, change, slope, model) for cell in ready.cells] for slope in slopes])
+            sent = send(model, ready.edges, states, ready.clean) if ready.edges else Sent()
+            effect = np.concatenate([effect, _along(ready.edges, sent, states, slopes)], 1)
             summed[:, level, draw] = [float((towards.double() * slope[image]).sum()) for slope in slopes]
             restored[:, level, draw] = corrupted[:, level, draw, None] + effect
             # a generator of its own for each, so that the sample does not depend on what came before
             rng = np.random.default_rng([settings.seed, int(ready.encoded.key[:8], 16), draw, level])
             chosen = rng.permutation(len(cells))[:sample]
-            exact = _exact(model, ready, noisy, [cells[i] for i in chosen])
+            exact = _exact(model, ready, noisy, chosen, sent)
             pairs[level, draw] = exact - corrupted[0, level, draw], effect[0, chosen]
             tick()
     measured = Measured(
@@ -105,14 +113,36 @@ def quadrature(steps: int) -> tuple[np.ndarray, np.ndarray]:
     return (1 + places) / 2, weights / 2
 
 
-def _exact(model: Blip, ready: Ready, noisy: Forward, cells: Sequence[Cell]) -> np.ndarray:
-    """The probability with each cell restored."""
-    (plan,) = make_plans(cells, ready.extent.layers, least=least_rows(ready.extent))
-    rows = engine.run_plan(model, noisy, ready.rival, ready.clean, plan).probability
-    exact = np.empty(len(cells))
-    for row, cell in enumerate(plan.cells):
-        if cell is not None:
-            exact[cell] = rows[row]
+def _along(
+    edges: Sequence[Edge], sent: Sent, states: States, slopes: Sequence[Gradient]
+) -> Float[np.ndarray, "number edge"]:
+    """(sent − corrupted) · gradient of what each edge's receiver adds."""
+    found = np.empty((len(slopes), len(edges)))
+    for number, edge in enumerate(edges):
+        site = edge.lands
+        key = site.component, site.kind, site.layer
+        change = (sent[number][0] - states[key][0, site.token]).double()
+        found[:, number] = [float(change @ slope[key][0, site.token].double()) for slope in slopes]
+    return found
+
+
+def _exact(model: Blip, ready: Ready, noisy: Forward, chosen: np.ndarray, sent: Sent) -> np.ndarray:
+    """The probability with each of the chosen cells restored, or edge made clean; edges are counted after the cells."""
+    exact, count = np.empty(len(chosen)), len(ready.cells)
+    for cells, donor, numbers in (
+        (ready.cells, ready.clean, [one for one in chosen if one < count]),
+        (ready.edges, sent, [one - count for one in chosen if one >= count]),
+    ):
+        if not numbers:
+            continue
+        (plan,) = make_plans([cells[one] for one in numbers], ready.extent.layers, least=least_rows(ready.extent))
+        plan = replace(plan, cells=tuple(None if one is None else numbers[one] for one in plan.cells))
+        rows = engine.run_plan(model, noisy, ready.rival, donor, plan).probability
+        offset = count if donor is sent else 0
+        found = {cell + offset: rows[row] for row, cell in enumerate(plan.cells) if cell is not None}
+        for place, one in enumerate(chosen):
+            if one in found:
+                exact[place] = found[one]
     return exact
 
 

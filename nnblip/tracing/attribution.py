@@ -57,7 +57,8 @@ def attribution_trace(
     Args:
         model, examples, nu, draws, noise, seed, kinds, components, cells, regions, rival, progress, remote,
         timeout:
-            as for `causal_trace`. Cells of several sites get the sum over their sites.
+            as for `causal_trace`. Cells of several sites get the sum over their sites; an edge the gradient times the
+            change of what its receiver adds, which is computed exactly.
         steps: 1 for attribution patching, more for integrated gradients.
         sample: how many random cells of each (example, ν, draw) are also traced exactly.
 

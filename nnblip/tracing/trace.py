@@ -72,7 +72,9 @@ def causal_trace(
         components: which components get a map. Some cells restore by construction, see `nnblip.effects.structural`:
             the decoder's last layer of a one-token answer, all tokens of the question encoder's last layer.
         cells: what else to restore together: a family of `nnblip.sites` (`windows`, `pairs`,
-            `all_tokens`, `token_across_layers`) or a list of families, sites and sets of sites.
+            `all_tokens`, `token_across_layers`) or a list of families, sites and sets of sites. Also edges
+            (`nnblip.Edge`, `nnblip.sites.edges`), whose senders alone are restored for their receivers alone, and
+            knock-outs (`nnblip.knock_out`, `nnblip.sites.knock_outs`), each a clean run without some attention edges.
         direction: "denoising", a corrupted run in which states are put back (does the state
             suffice?), or "noising", a clean run in which they are replaced by their corrupted
             values (is it needed?).
@@ -105,7 +107,8 @@ def causal_trace(
     Returns:
         The result tree (docs/results.md): nodes `/clean`, `/corrupted`, one for each
         component with dims (example, nu, draw, kind, layer, token), one for its heads if
-        their kinds are asked for, `/cells` if cells are; variables `probability`,
+        their kinds are asked for, `/cells`, `/edges` (example, nu, draw, edge) and `/knock_outs` (example, knock_out)
+        if cells are; variables `probability`,
         `log_probability`, `logit_difference`, float32. Every map has its split-half reliability, by probability, as
         coordinates `reliability`, `reliability_low` and `reliability_high` on (example, nu, kind); NaN below 4
         draws. With draws="auto", `draws` on `example` says how many there are; the rest is NaN. The attribute

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import oracle
 import pytest
 import xarray as xr
@@ -9,9 +10,16 @@ from helpers.scenes import visible
 from scipy.stats import spearmanr
 
 import nnblip
+from nnblip.errors import SettingError
+from nnblip.passes import engine
 from nnblip.passes.gradients import quadrature
+from nnblip.passes.measure import Asked, Ready
+from nnblip.passes.plan import make_plans
+from nnblip.passes.room import least_rows
+from nnblip.passes.sending import Sent, send
+from nnblip.passes.settings import Settings
 from nnblip.results import VARIABLES
-from nnblip.sites import HEAD_KINDS, TEXT_COMPONENTS, WHOLE_KINDS, Site
+from nnblip.sites import HEAD_KINDS, TEXT_COMPONENTS, WHOLE_KINDS, Site, edges, knock_outs
 
 KINDS = [*WHOLE_KINDS, *HEAD_KINDS]
 
@@ -117,3 +125,34 @@ def test_the_gradient_is_taken_where_gauss_and_legendre_say(steps):
     for power in range(2 * steps):
         assert weights @ places**power == pytest.approx(1 / (power + 1))
     assert [one.tolist() for one in quadrature(1)] == [[0], [1]], "attribution patching: in the corrupted run"
+
+
+def test_an_edge_is_scored_by_the_slope_of_what_its_receiver_adds(model, seen):
+    """Against finite differences: passes in which the receiver adds a thousandth of the change more, or less."""
+    image, question, _ = seen
+    family = edges(("attention_out", "crossattention_head", "mlp_out"), senders=("attention_head", "mlp_out"), layer=4)
+    tree = nnblip.attribution_trace(model, [(image, question)], 2.0, 1, cells=family, sample=40)
+    assert tree.check.rank_correlation.item() > 0.6
+    settings = Settings.of(nu=2.0, draws=1, cells=family)
+    ready = Ready.of(model, Asked.of(model, nnblip.Example(image, question), settings), settings)
+    noisy = ready.noisy(model, settings, [(0, 2.0)])
+    states, logits = engine.run_alone(model, noisy)
+    base = model.task.outcome(logits, ready.answer_ids, ready.rival)
+    sent, step = send(model, ready.edges, states, ready.clean), 1e-3
+    (plan,) = make_plans(ready.edges, ready.extent.layers, least=least_rows(ready.extent))
+
+    def moved(share):
+        own = {n: states[(s := e.lands).component, s.kind, s.layer][:, s.token] for n, e in enumerate(ready.edges)}
+        some = Sent({n: own[n] + share * (sent[n] - own[n]) for n in own})
+        rows = engine.run_plan(model, noisy, ready.rival, some, plan).logit_difference
+        return {cell: float(rows[row]) for row, cell in enumerate(plan.cells) if cell is not None}
+
+    up, down, found = moved(step), moved(-step), tree["edges"].logit_difference.squeeze().values
+    slopes = np.array([(up[n] - down[n]) / (2 * step) for n in range(len(found))])
+    assert np.abs(slopes).max() > 0.1
+    np.testing.assert_allclose(found - float(base.logit_difference[0]), slopes, atol=0.02, rtol=0.05)
+
+
+def test_knock_outs_are_not_estimated(model, seen):
+    with pytest.raises(SettingError, match="trace knock-outs with"):
+        nnblip.attribution_trace(model, [seen[:2]], 2.0, 1, cells=knock_outs())
