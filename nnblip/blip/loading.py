@@ -159,7 +159,7 @@ def _architecture(task: Task) -> Any:
 
 def _config(task: Task, repo: str, revision: str | None, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The configuration, and the arguments that say where the model's other files are."""
-    from transformers import AutoConfig
+    from transformers import AutoConfig, PreTrainedConfig
 
     where: dict[str, Any] = {
         "revision": revision,
@@ -168,16 +168,23 @@ def _config(task: Task, repo: str, revision: str | None, options: Mapping[str, A
     try:
         config = AutoConfig.from_pretrained(repo, trust_remote_code=False, **where)
     except (*STUMBLES, StrictDataclassError) as error:
+        if isinstance(error, StrictDataclassError):  # some versions are strict with what names the architecture too
+            written, _ = PreTrainedConfig.get_config_dict(repo, **where)
+            _require_architecture(task, repo, written.get("model_type"), written.get("architectures"))
         raise _refusal(task, repo, revision, error, "no configuration could be read") from error
-    named = config.architectures or []
-    architectures = named if isinstance(named, list) else [named]
-    if config.model_type != "blip" or task.architecture not in architectures:
-        raise ModelError(
-            f"model {repo!r} is {config.model_type} {', '.join(map(str, architectures)) or '(no architecture named)'};"
-            f" nnblip needs {task.architecture}, for example {task.for_example!r}"
-        )
+    _require_architecture(task, repo, config.model_type, config.architectures)
     _require_sizes(repo, config)
     return config, where
+
+
+def _require_architecture(task: Task, repo: str, kind: Any, named: Any) -> None:
+    """Raise `ModelError` for a configuration of another model, from its `model_type` and `architectures`."""
+    architectures = named if isinstance(named, list) else [named] if named else []
+    if kind != "blip" or task.architecture not in architectures:
+        raise ModelError(
+            f"model {repo!r} is {kind} {', '.join(map(str, architectures)) or '(no architecture named)'};"
+            f" nnblip needs {task.architecture}, for example {task.for_example!r}"
+        )
 
 
 def _refusal(task: Task, repo: str, revision: str | None, error: BaseException, what: str) -> ModelError:

@@ -123,6 +123,7 @@ def trace(
     """
     from nnblip import demo
     from nnblip.command import folder, printing
+    from nnblip.diagnosis import diagnose
     from nnblip.examples import Example
     from nnblip.sites import TEXT_COMPONENTS
     from nnblip.tracing.trace import causal_trace
@@ -144,8 +145,9 @@ def trace(
     )  # fmt: skip
     shown = 5.0 if 5.0 in tree.nu else float(tree.nu.max())
     drawn = folder.pictures(tree, example.image, asked.kinds, shown)
-    printing.trace(tree, str(example.image), shown)
-    say("Wrote " + ", ".join(map(str, folder.write(out, tree, drawn, overwrite))))
+    found = diagnose(tree)
+    printing.trace(tree, found, str(example.image), shown)
+    say("Wrote " + ", ".join(map(str, folder.write(out, tree, found, drawn, overwrite))))
 
 
 @app.command

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
+    from nnblip.diagnosis import Findings
     from nnblip.examples import ImageLike
 
 RESULT = "result.zarr"
@@ -62,14 +63,14 @@ def check(out: Path, files: Iterable[str], overwrite: bool) -> None:
         raise ResultError(f"folder {str(out)!r} cannot be written: {reason(error, with_file=False)}") from error
 
 
-def write(out: Path, tree: xr.DataTree, drawn: Mapping[str, Figure], overwrite: bool) -> list[Path]:
-    """Write all of it beside its place first, and what its diagnosis finds as an attribute. Raises as `check` does."""
+def write(out: Path, tree: xr.DataTree, found: Findings, drawn: Mapping[str, Figure], overwrite: bool) -> list[Path]:
+    """Write all of it beside its place first, and what a diagnosis `found` as an attribute. Raises as `check` does."""
     from nnblip import results
-    from nnblip.diagnosis import ATTRIBUTE, diagnose
+    from nnblip.diagnosis import ATTRIBUTE
 
     check(out, [RESULT, *drawn], overwrite)
     noted = tree.copy()
-    noted.attrs = {**tree.attrs, ATTRIBUTE: diagnose(tree).to_json()}
+    noted.attrs = {**tree.attrs, ATTRIBUTE: found.to_json()}
     try:
         with made(out), tempfile.TemporaryDirectory(dir=out, prefix=".nnblip-") as fresh:
             for name, figure in drawn.items():

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nnblip import effects
-from nnblip.diagnosis import diagnose
+from nnblip.diagnosis import Findings, diagnose
 from nnblip.effects.reading import spoken
 from nnblip.errors import visible
 from nnblip.sites import HEADS_NODE
@@ -26,14 +26,16 @@ READ_BYTES = 2**30
 COLOURS = {"severe": "bold red", "warning": "yellow", "note": "dim"}
 
 
-def trace(tree: xr.DataTree, image: str, shown: float) -> None:
-    """Three sentences on what the noise takes and what gives it back at ν = `shown`; all ν; the strongest states."""
+def trace(tree: xr.DataTree, found: Findings, image: str, shown: float) -> None:
+    """Three sentences on what the noise takes and what gives it back at ν = `shown`, and what its diagnosis `found`;
+    all ν; the strongest states.
+    """
     console = _console()
     clean = float(tree["clean"].probability[0])
     question, answer = (visible(tree[name].item()) for name in ("question", "answer"))
     totals = _intervals(tree, "total_effect")["corrupted"].to_dataset().isel(example=0)
     sites, cells = effects.strongest(tree, 10, nu=shown), _intervals(tree.sel(nu=shown), "indirect_effect")
-    found = [_bounds(_at(cells, site)) for site in sites]
+    restored = [_bounds(_at(cells, site)) for site in sites]
     at = totals.sel(nu=shown)
     console.print(Text.assemble((question, "bold"), f"  ({visible(image)})\n"), soft_wrap=True)
     console.print(Text.assemble("The answer is ", (answer, "bold"), f", with probability {clean:.4f}."))
@@ -44,7 +46,7 @@ def trace(tree: xr.DataTree, image: str, shown: float) -> None:
         )
     draws = _counted(tree.sizes["draw"], "draw")
     console.print()
-    findings(console, tree)
+    _list(console, found)
     console.print(f"\nMeans of {draws} of the noise{_in_brackets(totals, 'draws')}.\n", soft_wrap=True)
 
     ladder = Table("ν", "clean", "corrupted", "total effect", box=None)
@@ -55,7 +57,7 @@ def trace(tree: xr.DataTree, image: str, shown: float) -> None:
 
     where = ["layer", *["head"] * any(site.head is not None for site in sites), "token"]
     strongest = Table("component", "kind", *where, "restored", "indirect effect", "relevance", box=None)
-    for site, bounds in zip(sites, found, strict=True):
+    for site, bounds in zip(sites, restored, strict=True):
         token = f"{site.token} {site.token_text}"
         numbers = [f"{site.probability:.4f}", bounds, f"{site.relevance:.3f}"]
         head = ["" if site.head is None else str(site.head)] * (len(where) > 2)
@@ -98,7 +100,11 @@ def findings(console: Console | None, tree: xr.DataTree) -> None:
         said = f"Not diagnosed: {tree.nbytes / 2**30:.1f} GiB of numbers; nnblip.diagnose takes a selection of examples"
         console.print(Text(said), soft_wrap=True)
         return
-    for finding in diagnose(tree):
+    _list(console, diagnose(tree))
+
+
+def _list(console: Console, found: Findings) -> None:
+    for finding in found:
         level, _, rest = str(finding).partition(": ")
         console.print(Text.assemble((level, COLOURS[finding.level]), f": {visible(rest)}"), soft_wrap=True)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -19,6 +19,7 @@ from nnblip.results import VARIABLES
 from nnblip.sites import CELLS_NODE
 
 Array = NDArray[np.float64]
+T = TypeVar("T")
 PROBABILITY, LOG, LOGITS = VARIABLES
 OUTER = ("example", "nu", "draw")
 #: Noises whose draws are all alike.
@@ -88,6 +89,7 @@ class Look:
         self.nus = [float(nu) for nu in _labels(coords, "nu", self.total[PROBABILITY].shape[1])]
         self.mean_total = mean_known(self.total[PROBABILITY], 2)
         self.draws = (~np.isnan(self.total[PROBABILITY])).any(1).sum(1)
+        self._done: dict[Callable[[Look], Any], Any] = {}
 
     @cached_property
     def maps(self) -> list[Map]:
@@ -100,6 +102,13 @@ class Look:
             for name, node in sorted(effects.children.items())  # a stored tree has them in this order
             for one in _maps(name, node.to_dataset(), given[name].to_dataset()["structural"])
         ]
+
+    def once(self, work: Callable[[Look], T]) -> T:
+        """What `work` makes of this result: several checks may need it, and the first of them does it."""
+        if work not in self._done:
+            self._done[work] = work(self)
+        found: T = self._done[work]
+        return found
 
     @property
     def varied(self) -> bool:

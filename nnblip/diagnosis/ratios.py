@@ -67,7 +67,7 @@ def undefined(look: Look) -> Iterator[Seen]:
 )
 def unstable(look: Look) -> Iterator[Seen]:
     if look.varied and look.maps and len(look.examples) < MIN_EXAMPLES:
-        strongest = _strongest(look)
+        strongest = look.once(_strongest)
         known = ~np.isnan(strongest.relevance) & (strongest.count >= MIN_DRAWS)
         with np.errstate(invalid="ignore"):
             width = strongest.high - strongest.low
@@ -163,7 +163,7 @@ def dominated(look: Look) -> Iterator[Seen]:
         largest = quotient(np.where(np.isnan(total), 0, total).max(2), np.nansum(total, 2))
         where = "total effect"
         if look.maps:
-            of_cell = _strongest(look).largest
+            of_cell = look.once(_strongest).largest
             where = "total effect" if np.nanmax(largest) > HALF else "strongest cell"
             largest = np.fmax(largest, of_cell)
         one = known & (largest > HALF)

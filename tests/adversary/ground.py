@@ -179,6 +179,7 @@ MODELS = {
     "captioning": config(architectures=["BlipForConditionalGeneration"]),
     "no_architecture": config(architectures=None),
     "architecture_number": config(architectures=5),
+    "architecture_and_layers": config(architectures="none", text__num_hidden_layers="six"),
     "layers_six": config(text__num_hidden_layers="six"),
     "fewer_layers": config(text__num_hidden_layers=4),
     "no_layers": config(text__num_hidden_layers=0),

@@ -9,6 +9,7 @@ from helpers.trees import random_tree
 
 from nnblip import effects
 from nnblip.command import printing
+from nnblip.diagnosis import diagnose
 
 NUMBER = r"[+-]?\d\.\d{4}"
 
@@ -19,7 +20,7 @@ def tree():
 
 
 def test_sentences_come_first_and_means_have_their_intervals(tree, capsys):
-    printing.trace(tree, "scene.png", 5.0)
+    printing.trace(tree, diagnose(tree), "scene.png", 5.0)
     printed = capsys.readouterr().out
     total = (tree["clean"].probability - tree["corrupted"].probability).isel(example=0).sel(nu=5.0)
     found = effects.interval(tree, "total_effect")["corrupted"].isel(example=0).sel(nu=5.0)
@@ -33,7 +34,7 @@ def test_sentences_come_first_and_means_have_their_intervals(tree, capsys):
 
 
 def test_cells_that_restore_by_construction_are_counted_and_not_listed(tree, capsys):
-    printing.trace(tree, "scene.png", 5.0)
+    printing.trace(tree, diagnose(tree), "scene.png", 5.0)
     rows = capsys.readouterr().out.partition("Strongest states")[2]
     # crossattention of a token is its block, and the decoder's last layer is the answer
     assert "not counting 43 cells that would restore by construction" in rows  # 3 x (13 + 1) and one
@@ -45,7 +46,8 @@ def test_cells_that_restore_by_construction_are_counted_and_not_listed(tree, cap
 
 
 def test_too_few_draws_have_no_interval_and_a_reason(capsys):
-    printing.trace(random_tree(examples=1, draws=2, layers=2), "scene.png", 5.0)
+    tree = random_tree(examples=1, draws=2, layers=2)
+    printing.trace(tree, diagnose(tree), "scene.png", 5.0)
     printed = capsys.readouterr().out
     assert "intervals over draws (none: too few draws: at least 10)." in printed
     assert not re.search(rf"\[{NUMBER}, {NUMBER}\]", printed)

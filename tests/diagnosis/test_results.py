@@ -6,9 +6,11 @@ import xarray as xr
 from helpers.faults import sound
 
 import nnblip
-from nnblip import effects
+from nnblip import diagnosis, effects
+from nnblip.command import printing
 from nnblip.command.cli import main
-from nnblip.diagnosis import Findings
+from nnblip.diagnosis import Findings, diagnose, ratios
+from nnblip.diagnosis.look import Look
 from nnblip.sites import HEAD_KINDS, Site, all_tokens, windows
 
 #: Of the bundled scenes those at which the damage hurts.
@@ -99,13 +101,30 @@ def test_nothing_is_changed(steady):
     assert steady.identical(before)
 
 
-def test_a_trace_keeps_what_was_found_and_is_whole(tmp_path, capsys):
+def test_a_trace_is_diagnosed_once_prints_and_keeps_what_was_found_and_is_whole(tmp_path, capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr("nnblip.plot.common.diagnose", diagnose)  # figures ask of their parts
+    for module in (diagnosis, printing):
+        monkeypatch.setattr(module, "diagnose", lambda tree: asked.append(tree) or diagnose(tree))
     assert main(["trace", "--out", str(tmp_path), "--nu", "5", "--draws", "2", "--regions", "0"]) == 0
+    assert len(asked) == 1
     tree = nnblip.results.open_result(tmp_path / "result.zarr")
     stored = Findings.stored_in(tree)
-    assert stored and stored == nnblip.diagnose(tree)
+    assert stored and stored == diagnose(tree)
+    assert f"\n\n{stored}\n\nMeans of 2 draws" in capsys.readouterr().out
     assert main(["check", str(tmp_path / "result.zarr")]) == 0
     assert stored[0].measured in capsys.readouterr().out
+
+
+def test_the_strongest_cell_is_looked_for_once_though_two_checks_need_it(monkeypatch):
+    look, sought, seek = Look(sound(3)), [], ratios._strongest
+    monkeypatch.setattr(ratios, "_strongest", lambda look: sought.append(look) or seek(look))
+    for check in (ratios.unstable, ratios.dominated):
+        asked = len(sought)
+        list(check(Look(sound(3))))
+        assert len(sought) == asked + 1  # each alone needs it
+        list(check(look))
+    assert sought.count(look) == 1
 
 
 def test_a_sweep_is_diagnosed_anew_and_its_store_is_whole(model, tmp_path, capsys):
