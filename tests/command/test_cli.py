@@ -109,9 +109,9 @@ def test_doctor_finds_all_well(capsys):
 def test_doctor_notices_a_wrong_engine(capsys, monkeypatch):
     import nnblip.passes.engine
 
-    def forgets_a_layer(model, point, plan, clean):
+    def forgets_a_layer(model, point, *rest):
         if point.layer != 3:
-            write(model, point, plan, clean)
+            write(model, point, *rest)
 
     write = nnblip.passes.engine.write_states
     monkeypatch.setattr(nnblip.passes.engine, "write_states", forgets_a_layer)
