@@ -97,7 +97,7 @@ def connections(b: Bench, rounds: int = 3) -> list[Row]:
             engine.run_plan(b.model, forward, b.rival, donor, plan)
 
     def checked(cells: Sequence[Any]) -> float:
-        return seconds(lambda: run(cells, send(b.model, cells, noisy, b.clean), b.forward))
+        return seconds(lambda: run(cells, send(b.model, dict(enumerate(cells)), noisy, b.clean), b.forward))
 
     clean = replace(b.forward, image=b.model.image_embeds(b.encoded))
     rows = []

@@ -18,13 +18,15 @@ from nnblip.passes.engine import Forward
 from nnblip.passes.measure import Asked, Measured, Ready, check_room, stack
 from nnblip.passes.plan import make_plans
 from nnblip.passes.room import least_rows
-from nnblip.passes.sending import Sent, send
+from nnblip.passes.sending import send
 from nnblip.passes.settings import Settings
 from nnblip.passes.sharing import Seen
 from nnblip.passes.states import States, skip_vision
 from nnblip.paths import Edge
 from nnblip.sites import HEAD_KINDS, KINDS, KNOCK_OUTS_NODE, Cell
 
+#: So many edges are sent along at a time.
+AT_A_TIME = 1000
 #: By (component, kind, layer), as `States`.
 Gradient = dict[tuple[str, str, int], Tensor]
 
@@ -85,14 +87,13 @@ def estimate(
             change = {key: ready.clean[key] - states[key] for key in states} | {image: towards}
             slopes = [_mean(each, weights) for each in zip(*gradients, strict=True)]
             effect = np.array([[_sum(cell, change, slope, model) for cell in ready.cells] for slope in slopes])
-            sent = send(model, ready.edges, states, ready.clean) if ready.edges else Sent()
-            effect = np.concatenate([effect, _along(ready.edges, sent, states, slopes)], 1)
+            effect = np.concatenate([effect, _along(model, ready, states, slopes)], 1)
             summed[:, level, draw] = [float((towards.double() * slope[image]).sum()) for slope in slopes]
             restored[:, level, draw] = corrupted[:, level, draw, None] + effect
             # a generator of its own for each, so that the sample does not depend on what came before
             rng = np.random.default_rng([settings.seed, int(ready.encoded.key[:8], 16), draw, level])
-            chosen = rng.permutation(len(cells))[:sample]
-            exact = _exact(model, ready, noisy, chosen, sent)
+            chosen = rng.permutation(len(cells))[:sample].tolist()
+            exact = _exact(model, ready, noisy, chosen, states)
             pairs[level, draw] = exact - corrupted[0, level, draw], effect[0, chosen]
             tick()
     measured = Measured(
@@ -114,35 +115,36 @@ def quadrature(steps: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _along(
-    edges: Sequence[Edge], sent: Sent, states: States, slopes: Sequence[Gradient]
-) -> Float[np.ndarray, "number edge"]:
+    model: Blip, ready: Ready, states: States, slopes: Sequence[Gradient]
+) -> Float[np.ndarray, "number edge"]:  # fmt: skip
     """(sent − corrupted) · gradient of what each edge's receiver adds."""
-    found = np.empty((len(slopes), len(edges)))
-    for number, edge in enumerate(edges):
-        site = edge.lands
-        key = site.component, site.kind, site.layer
-        change = (sent[number][0] - states[key][0, site.token]).double()
-        found[:, number] = [float(change @ slope[key][0, site.token].double()) for slope in slopes]
+    found = np.empty((len(slopes), len(ready.edges)))
+    for start in range(0, len(ready.edges), AT_A_TIME):
+        edges = dict(enumerate(ready.edges[start : start + AT_A_TIME], start))
+        for number, added in send(model, edges, states, ready.clean).items():
+            site = edges[number].lands
+            key = site.component, site.kind, site.layer
+            change = (added[0] - states[key][0, site.token]).double()
+            found[:, number] = [float(change @ slope[key][0, site.token].double()) for slope in slopes]
     return found
 
 
-def _exact(model: Blip, ready: Ready, noisy: Forward, chosen: np.ndarray, sent: Sent) -> np.ndarray:
+def _exact(model: Blip, ready: Ready, noisy: Forward, chosen: Sequence[int], states: States) -> np.ndarray:
     """The probability with each of the chosen cells restored, or edge made clean; edges are counted after the cells."""
-    exact, count = np.empty(len(chosen)), len(ready.cells)
-    for cells, donor, numbers in (
-        (ready.cells, ready.clean, [one for one in chosen if one < count]),
-        (ready.edges, sent, [one - count for one in chosen if one >= count]),
-    ):
-        if not numbers:
+    every: list[Cell | Edge] = [*ready.cells, *ready.edges]
+    count, exact = len(ready.cells), np.empty(len(chosen))
+    for of_edges in (False, True):
+        places = [place for place, one in enumerate(chosen) if (one >= count) is of_edges]
+        if not places:
             continue
-        (plan,) = make_plans([cells[one] for one in numbers], ready.extent.layers, least=least_rows(ready.extent))
-        plan = replace(plan, cells=tuple(None if one is None else numbers[one] for one in plan.cells))
+        cells = [every[chosen[place]] for place in places]
+        edges = {number: cell for number, cell in enumerate(cells) if isinstance(cell, Edge)}
+        donor = send(model, edges, states, ready.clean) if of_edges else ready.clean
+        (plan,) = make_plans(cells, ready.extent.layers, least=least_rows(ready.extent))
         rows = engine.run_plan(model, noisy, ready.rival, donor, plan).probability
-        offset = count if donor is sent else 0
-        found = {cell + offset: rows[row] for row, cell in enumerate(plan.cells) if cell is not None}
-        for place, one in enumerate(chosen):
-            if one in found:
-                exact[place] = found[one]
+        for row, cell in enumerate(plan.cells):
+            if cell is not None:
+                exact[places[cell]] = rows[row]
     return exact
 
 

@@ -249,9 +249,10 @@ def _run_bases(
             corrupted = rows[:, : len(pairs)]
     if paths:
         assert damaged_states is not None
-        sent = send(model, ready.edges, ready.clean if noising else damaged_states, donor)
         offset = len(ready.cells)
         for plan in paths:
+            edges = {cell: ready.edges[cell] for cell in plan.cells if cell is not None}
+            sent = send(model, edges, ready.clean if noising else damaged_states, donor)
             rows = stack(engine.run_plan(model, base, ready.rival, sent, plan))
             found.append({offset + cell: one for cell, one in _by_cell(plan, rows, len(pairs)).items()})
     restored = np.empty((3, len(pairs), sum(map(len, found))), corrupted.dtype)

@@ -7,7 +7,7 @@ layers together, at the cost of their LayerNorms; only what receivers make of th
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -37,12 +37,12 @@ class Sent(dict[int, Tensor]):
 
 
 @torch.no_grad()
-def send(model: Blip, edges: Sequence[Edge], base: States, donor: States) -> Sent:
+def send(model: Blip, edges: Mapping[int, Edge], base: States, donor: States) -> Sent:
     """What the receiver of each edge adds, in each base.
 
     Args:
         model: the model.
-        edges: by their number as cells of a plan.
+        edges: by their numbers as cells of a plan.
         base: all states of the runs in which edges are changed, see `nnblip.passes.engine.run_alone`.
         donor: those of the run, or for each base the run, whose contributions are sent.
 
@@ -57,7 +57,7 @@ def send(model: Blip, edges: Sequence[Edge], base: States, donor: States) -> Sen
     arriving = _walk(model, edges, base, donor)
     found = Sent()
     groups: dict[tuple[str, int, str, str], list[int]] = defaultdict(list)
-    for number, edge in enumerate(edges):
+    for number, edge in edges.items():
         receiver = edge.receiver
         groups[receiver.component, receiver.layer, sublayer(receiver.kind), edge.input].append(number)
     for (component, layer, name, _), numbers in groups.items():
@@ -80,13 +80,13 @@ def _layers(model: Blip, component: str) -> Any:
 
 
 def _walk(
-    model: Blip, edges: Sequence[Edge], base: States, donor: States
+    model: Blip, edges: Mapping[int, Edge], base: States, donor: States
 ) -> dict[int, Float[Tensor, "token run hidden"]]:
     """What each edge's receiver reads at the tokens of its sender."""
     found: dict[int, Tensor] = {}
     leaving: dict[str, dict[tuple[int, int], dict[Cell, None]]] = defaultdict(lambda: defaultdict(dict))
     arrivals: dict[str, dict[tuple[int, int], list[int]]] = defaultdict(lambda: defaultdict(list))
-    for number, edge in enumerate(edges):
+    for number, edge in edges.items():
         first = edge.sender[0]
         if first.component == "image_encoder":
             assert donor.image_embeds is not None

@@ -191,7 +191,7 @@ class CorruptedRun(Run):
         self._plan = restore_in_place(cell)
         if self._edge is not None:
             self._plan = replace(restore_in_place((self._edge.lands,)), cells=(0,))
-            self._donor = send(model, [self._edge], self._kept, clean.states)
+            self._donor = send(model, {0: self._edge}, self._kept, clean.states)
 
     def _before(self) -> None:
         model = self.envoy

@@ -138,7 +138,7 @@ def test_an_edge_is_scored_by_the_slope_of_what_its_receiver_adds(model, seen):
     noisy = ready.noisy(model, settings, [(0, 2.0)])
     states, logits = engine.run_alone(model, noisy)
     base = model.task.outcome(logits, ready.answer_ids, ready.rival)
-    sent, step = send(model, ready.edges, states, ready.clean), 1e-3
+    sent, step = send(model, dict(enumerate(ready.edges)), states, ready.clean), 1e-3
     (plan,) = make_plans(ready.edges, ready.extent.layers, least=least_rows(ready.extent))
 
     def moved(share):
