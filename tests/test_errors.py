@@ -15,6 +15,7 @@ from rich.console import Console
 
 from nnblip import errors
 from nnblip.command import cli, printing
+from nnblip.diagnosis import diagnose
 from nnblip.errors import InputError, NnblipError, NnblipWarning, one_line, visible
 from nnblip.remote.client import Backend
 from nnblip.remote.faults import faults
@@ -96,7 +97,8 @@ def nasty_tree():
 
 
 def test_what_the_command_prints_of_a_trace_is_text(capsys):
-    printing.trace(nasty_tree().isel(example=[0]), STORED, 5.0)
+    tree = nasty_tree().isel(example=[0])
+    printing.trace(tree, diagnose(tree), STORED, 5.0)
     said = capsys.readouterr().out
     assert harmless(said) and said.count("[/foo] [red]a[/red] :smile:") >= 3
 

@@ -206,7 +206,9 @@ def test_a_module_in_memory_is_used_as_it_is(model):
         module.text_encoder.encoder.layer[5].output.dense.weight.zero_()
     assert mine.answer(*pair) != model.answer(*pair), "it is this module, not a copy"
     tree = nnblip.causal_trace(mine, [pair], draws=1, progress=False)
-    assert tree.attrs["model"] == mine.name and float(tree["clean"].probability[0]) == mine.answer(*pair).probability
+    traced, answered, before = float(tree["clean"].probability[0]), mine.answer(*pair), model.answer(*pair)
+    assert tree.attrs["model"] == mine.name and abs(answered.probability - before.probability) > 0.01
+    assert traced == pytest.approx(answered.probability, abs=1e-5)  # a pass of another form may round otherwise
 
 
 def test_a_module_in_its_own_dtype(model):
