@@ -46,8 +46,8 @@ def test_windows_of_every_width_in_the_order_of_the_layers():
 def test_regions_roles_and_names_are_told_as_coordinates():
     cells = sites.knock_outs(sources=2, targets={"what": 1, "color": [4, 5]}, widths=2, by="mean")(EXTENT)
     assert cells[0].source == (1, 2, 5, 6) and cells[-1].source == (11, 12, 15, 16)
-    assert describe_knock_out(cells[-1], EXTENT) == {
-        "knock_out": "image_to_question layers 2,3 source 11,12,15,16 target 4,5 by mean", "edges": "image_to_question",
+    assert describe_knock_out(cells[-1], EXTENT.layers) == {
+        "knock_out": "image_to_question layers 2,3 by mean source region 3 target color", "edges": "image_to_question",
         "by": "mean", "source": "region 3", "target": "color", "layer": 2, "window": 2,
     }  # fmt: skip
     cells = sites.knock_outs("question_to_answer", "roles", "each")(EXTENT)
@@ -56,7 +56,7 @@ def test_regions_roles_and_names_are_told_as_coordinates():
     ]  # fmt: skip
     (cell, *_) = sites.knock_outs("question_to_question", "function word", "attribute word")(EXTENT)
     assert (cell.source, cell.target) == ((2, 3), (4,))
-    told = describe_knock_out(knock_out("question_to_question", source=[0, 1, 2, 5]), EXTENT)
+    told = describe_knock_out(knock_out("question_to_question", source=[0, 1, 2, 5]), EXTENT.layers)
     assert (told["source"], told["target"], told["layer"], told["window"]) == ("0-2,5", "all", 0, 4)
 
 
@@ -89,7 +89,7 @@ def test_names_do_not_make_another_knock_out_and_by_does():
         (lambda: sites.knock_outs("question_to_answer", "content word")(EXTENT), "no token has that role; there are"),
         (lambda: sites.knock_outs("question_to_answer", "roles")(Extent(4, 6, 2, 4)), "are not known here"),
         (lambda: cuts([knock_out("image_to_question", by="mean")], EXTENT), "a whole run is cut by mask"),
-        (lambda: sites.gather(sites.knock_outs(), EXTENT), "is not a site"),
+        (lambda: sites.gather([knock_out("image_to_question", 4)], EXTENT), "layer 4"),
     ],
 )
 def test_knock_outs_that_cannot_be_are_refused(wrong, says):

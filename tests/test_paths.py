@@ -10,8 +10,8 @@ import nnblip
 from nnblip import sites
 from nnblip.edges import knock_out
 from nnblip.errors import SiteError
-from nnblip.paths import CONTRIBUTIONS, INPUTS, Edge, describe_edge, gather
-from nnblip.sites import Extent, Site
+from nnblip.paths import CONTRIBUTIONS, INPUTS, Edge, describe_edge
+from nnblip.sites import Extent, Site, gather
 
 EXTENT = Extent(3, 4, 2, 2, image_layers=2, side=2)
 SUB = ("attention_out", "crossattention_out", "mlp_out")
@@ -162,8 +162,7 @@ def test_edges_that_blip_does_not_have_are_refused(sender, receiver, input, says
         (lambda: sites.edges("attention_out", layer=0)(EXTENT), "nothing comes before"),
         (lambda: sites.edges(component="question_encoder", regions=3)(EXTENT), "does not divide the 2 x 2"),
         (lambda: gather([], EXTENT), "at least one"),
-        (lambda: gather(5, EXTENT), "expected nnblip.Edge"),
-        (lambda: gather([question("mlp_out")], EXTENT), "is no connection"),
+        (lambda: gather(5, EXTENT), "expected a family"),
         (lambda: gather([knock_out("image_to_question"), knock_out("image_to_question")], EXTENT), "given twice"),
         (lambda: gather(knock_out("image_to_question", 3), EXTENT), "layer 3"),
         (lambda: gather(Edge(question("mlp_out"), question("mlp_out", 3), "mlp"), EXTENT), "layer 3"),
@@ -176,5 +175,6 @@ def test_families_and_lists_that_cannot_be_are_refused(wrong, says):
 
 def test_edges_and_knock_outs_are_gathered_in_their_order():
     edge = Edge(question("mlp_out"), question("mlp_out", 1), "mlp")
-    found = gather([edge, sites.knock_outs(targets="all"), knock_out("answer_to_answer")], EXTENT)
-    assert found[0] == edge and len(found) == 5
+    alone = question("block")
+    found = gather([edge, alone, sites.knock_outs(targets="all"), knock_out("answer_to_answer")], EXTENT)
+    assert found[:2] == [edge, (alone,)] and len(found) == 6
