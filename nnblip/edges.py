@@ -31,7 +31,8 @@ EDGES = {
     "question_to_answer": ("answer_decoder", "crossattention"),
     "answer_to_answer": ("answer_decoder", "attention"),
 }
-_SOURCES = {
+#: Where what is read comes from.
+SOURCES = {
     "image_to_question": "image_encoder",
     "question_to_question": "question_encoder",
     "question_to_answer": "question_encoder",
@@ -144,7 +145,7 @@ def cuts(knock_outs: Sequence[KnockOut], extent: Extent) -> Cuts:
         component, sublayer = EDGES[one.edges]
         layers, source, target = places(one, extent)
         for layer in layers:
-            size = extent.tokens(component), extent.tokens(_SOURCES[one.edges])
+            size = extent.tokens(component), extent.tokens(SOURCES[one.edges])
             cut = found.setdefault((component, sublayer, layer), np.zeros(size, bool))
             cut[np.ix_(target, source)] = True
     return found
@@ -152,7 +153,7 @@ def cuts(knock_outs: Sequence[KnockOut], extent: Extent) -> Cuts:
 
 def places(one: KnockOut, extent: Extent) -> tuple[list[int], list[int], list[int]]:
     """Its layers, source and target tokens, None written out. Raises `SiteError` for one that is not there."""
-    component, source = EDGES[one.edges][0], _SOURCES[one.edges]
+    component, source = EDGES[one.edges][0], SOURCES[one.edges]
     found = []
     for name, values, size in (
         ("layer", one.layers, extent.layers),
@@ -245,7 +246,7 @@ def knock_outs(
             wider than the model, a grid that does not divide the patches, a token that is not there, or a role that
             no token has.
     """
-    component, source = EDGES[one_of(edges, EDGES, "edges", SiteError)][0], _SOURCES[edges]
+    component, source = EDGES[one_of(edges, EDGES, "edges", SiteError)][0], SOURCES[edges]
     widths = widths_of(widths)
     for value, allowed, what in (
         (by, BY, "by"),
