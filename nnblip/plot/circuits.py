@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -46,8 +47,8 @@ _PARTS = {
 }
 _MORE, _LESS = "#B2182B", "#2166AC"  # the ends of the maps' colours
 _INPUTS: dict[str, Any] = {"value": "-", "query": (0, (5, 1.5)), "key": (0, (1.5, 1.2)), "mlp": (0, (5, 1.2, 1, 1.2))}
-_ACROSS, _UP = 0.62, 0.62  # inches: of a token, of a layer
-_THICK, _THIN = 4.0, 0.7  # points
+_ACROSS, _UP = 0.62, 0.8  # inches: of a token, of a layer
+_THICK, _THIN = 3.2, 0.7  # points
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,10 @@ class _Node:
     @property
     def part(self) -> str:
         return self.kind.rsplit("_", 1)[0]
+
+    @property
+    def sublayer(self) -> tuple[object, ...]:
+        return self.component, self.layer, self.part, self.token, self.region
 
     @property
     def column(self) -> tuple[int, int | str]:
@@ -125,7 +130,7 @@ def circuit(
     names = {component: texts_of(tree, component) for component in COMPONENTS}
     labels = [_label(column, names) for column in columns]
     title = _title(tree, node, variable, examples, len(shown), len(order), numbers.size, interval, notes)
-    size = min(max(1.0 + _ACROSS * (len(columns) + 0.8 * len({c for c, _ in columns})), 4.6), 12.0)
+    size = min(max(1.0 + _ACROSS * (len(columns) + 0.8 * (1 + len({c for c, _ in columns}))), 4.6), 12.0)
     lines = wrapped(title, int(size * 12.5))
     up = min(max(_UP * (len(layers) + 0.5), 2.2), 7.5) if len(shown) else 0.8
     figure = Figure(
@@ -213,6 +218,11 @@ def _draw(axes: Axes, columns: list[tuple[int, Any]], labels: list[str], layers:
         if number and column[0] != columns[number - 1][0]:
             gap += 0.8
         at[column] = number + gap
+    heads: dict[
+        tuple[object, ...], set[int]
+    ] = {}  # those of one sublayer and token stand side by side, the whole of it among them
+    for end in (end for arrow in arrows for end in arrow[:2]):
+        heads.setdefault(end.sublayer, set()).add(end.head)
     regions = list(dict.fromkeys(end.region for end in sorted(
         {arrow[0] for arrow in arrows if arrow[0].region}, key=lambda end: _first(end.region))))  # fmt: skip
 
@@ -221,14 +231,16 @@ def _draw(axes: Axes, columns: list[tuple[int, Any]], labels: list[str], layers:
             return at[end.column], layers[0] - 0.2 + (regions.index(end.region) + 0.5) * (len(layers) - 0.1) / len(
                 regions
             )
-        side = 0.0 if end.head < 0 else (end.head % 4 - 1.5) * 0.16
+        beside = sorted(heads[end.sublayer])
+        side = (beside.index(end.head) - (len(beside) - 1) / 2) * min(0.26, 0.9 / len(beside))
         return at[end.column] + side, end.layer + _PARTS[end.part][2]
 
     for component in sorted({column[0] for column in columns}):
         xs = [at[column] for column in columns if column[0] == component]
-        axes.axvspan(min(xs) - 0.6, max(xs) + 0.6, color="0.955", zorder=0, linewidth=0)
+        left = min(xs) - (0.6 if component else 1.4)  # what regions are called stands left of them
+        axes.axvspan(left, max(xs) + 0.6, color="0.955", zorder=0, linewidth=0)
         name = visible(reading.spoken(COMPONENTS[component]))
-        axes.text((min(xs) + max(xs)) / 2, layers[-1] + 0.97, name.replace(" ", "\n") if len(xs) < 3 else name,
+        axes.text((left + max(xs) + 0.6) / 2, layers[-1] + 0.97, name.replace(" ", "\n") if len(xs) < 3 else name,
                   ha="center", va="bottom", fontsize=SMALL, linespacing=1.1)  # fmt: skip
     largest = max(abs(arrow[3]) for arrow in arrows)
     twins: dict[Any, int] = {}
@@ -237,7 +249,7 @@ def _draw(axes: Axes, columns: list[tuple[int, Any]], labels: list[str], layers:
         twin = twins[(x0, y0), (x1, y1)] = twins.get(((x0, y0), (x1, y1)), -1) + 1
         length = float(np.hypot((x1 - x0) * _ACROSS, (y1 - y0) * _UP)) or 1.0
         # inches beside the straight line: along a token past what stands between, to another token the more the farther
-        bend = (0.35 if abs(x1 - x0) < 0.5 else 0.15 * length) + 0.22 * twin
+        bend = (min(0.35, 0.6 * length) if abs(x1 - x0) < 0.5 else 0.15 * length) + 0.22 * twin
         share = abs(effect) / largest
         axes.add_patch(
             FancyArrowPatch(
@@ -256,7 +268,7 @@ def _draw(axes: Axes, columns: list[tuple[int, Any]], labels: list[str], layers:
         if end.region:
             axes.annotate(_region(end.region), (x, y), (-6, 0), textcoords="offset points", ha="right", va="center",
                           fontsize=SMALL, linespacing=1.1, zorder=5)  # fmt: skip
-    axes.set_xlim(-0.75, max(at.values()) + 0.75)
+    axes.set_xlim(-1.55 if columns[0][0] == 0 else -0.75, max(at.values()) + 0.75)
     axes.set_ylim(layers[0] - 0.35, layers[-1] + 1.5)
     turned = _turned(labels)
     labels = [label.replace("\n", "  ") for label in labels] if turned else labels
@@ -271,13 +283,20 @@ def _first(region: str) -> int:
 
 
 def _region(patches: str) -> str:
-    """[CLS], a patch, or several in runs; of many runs the first and the last patch."""
+    """[CLS], a patch, or rows and columns where there are several of each; else the patches in runs, cut short."""
     if patches == "0":
         return "[CLS]"
-    if "," not in patches and "-" not in patches:
+    if patches.isdigit():
         return f"patch {patches}"
-    ends = re.split("[,-]", patches)
-    return f"patches\n{patches.replace('-', '–')}" if len(patches) < 12 else f"patches\n{ends[0]} to {ends[-1]}"
+    runs = [[int(end) for end in run.split("-")] for run in patches.split(",")]
+    steps, lengths = {b[0] - a[0] for a, b in pairwise(runs)}, {run[-1] - run[0] for run in runs}
+    if len(steps) == len(lengths) == 1:  # one step down is a side
+        side = steps.pop()
+        (row, column), wide = divmod(runs[0][0] - 1, side), lengths.pop()
+        if column + wide < side:
+            return f"rows {row}–{row + len(runs) - 1}\ncolumns {column}–{column + wide}"
+    said = patches.replace("-", "–")
+    return f"patches\n{said if len(said) < 12 else said[:10] + '…'}"
 
 
 def _legend(figure: Figure, arrows: list[_Arrow], target: str) -> None:
