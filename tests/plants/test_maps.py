@@ -108,7 +108,7 @@ def test_an_and_needs_both_edges_and_an_or_either():
 
 
 def test_a_token_reads_the_image_at_one_layer_and_wider_windows_hold_it():
-    """float32, as users have it: the knock-out map has one source, target and layer; windows show it where they reach."""
+    """float32, as users have it: the map has one source, target and layer; windows show it where they reach."""
     plant = nnblip.planted("layer", 2, examples=1)
     (cut,) = (one for one in plant.shown("cutting").knock_outs if one.edges == "image_to_question")
     source, target, (layer,) = str(cut.source[0]), str(cut.target[0]), cut.layers
