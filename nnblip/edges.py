@@ -127,8 +127,13 @@ def as_knock_outs(given: KnockOutLike) -> tuple[KnockOut, ...]:
     """One knock-out or several. Raises `SiteError` for anything else."""
     several = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
     for one in several:
+        if callable(one):
+            raise SiteError(
+                "knock_out: a family such as nnblip.sites.knock_outs(...) cuts one edge at a time, give it as cells=;"
+                " expected nnblip.knock_out(...) for a whole run"
+            )
         if not isinstance(one, KnockOut):
-            raise SiteError(f"knock_out {one!r}: expected nnblip.knock_out({', '.join(map(repr, EDGES))}, ...)")
+            raise SiteError(f"knock_out {told(one)}: expected nnblip.knock_out({', '.join(map(repr, EDGES))}, ...)")
     return several
 
 
@@ -266,6 +271,11 @@ def knock_outs(
         ]
         if edges == "answer_to_answer":
             cells = [cell for cell in cells if _can_be_read(cell)]
+            if not cells:
+                raise SiteError(
+                    "sources and targets of answer_to_answer: no word of the answer reads a later one, so there is no"
+                    " such edge; expected a source that is a target or comes before one"
+                )
         for cell in cells:
             check(cell, extent)
         return cells
