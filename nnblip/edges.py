@@ -31,7 +31,8 @@ EDGES = {
     "question_to_answer": ("answer_decoder", "crossattention"),
     "answer_to_answer": ("answer_decoder", "attention"),
 }
-_SOURCES = {
+#: Where what is read comes from.
+SOURCES = {
     "image_to_question": "image_encoder",
     "question_to_question": "question_encoder",
     "question_to_answer": "question_encoder",
@@ -126,8 +127,13 @@ def as_knock_outs(given: KnockOutLike) -> tuple[KnockOut, ...]:
     """One knock-out or several. Raises `SiteError` for anything else."""
     several = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
     for one in several:
+        if callable(one):
+            raise SiteError(
+                "knock_out: a family such as nnblip.sites.knock_outs(...) cuts one edge at a time, give it as cells=;"
+                " expected nnblip.knock_out(...) for a whole run"
+            )
         if not isinstance(one, KnockOut):
-            raise SiteError(f"knock_out {one!r}: expected nnblip.knock_out({', '.join(map(repr, EDGES))}, ...)")
+            raise SiteError(f"knock_out {told(one)}: expected nnblip.knock_out({', '.join(map(repr, EDGES))}, ...)")
     return several
 
 
@@ -144,7 +150,7 @@ def cuts(knock_outs: Sequence[KnockOut], extent: Extent) -> Cuts:
         component, sublayer = EDGES[one.edges]
         layers, source, target = places(one, extent)
         for layer in layers:
-            size = extent.tokens(component), extent.tokens(_SOURCES[one.edges])
+            size = extent.tokens(component), extent.tokens(SOURCES[one.edges])
             cut = found.setdefault((component, sublayer, layer), np.zeros(size, bool))
             cut[np.ix_(target, source)] = True
     return found
@@ -152,7 +158,7 @@ def cuts(knock_outs: Sequence[KnockOut], extent: Extent) -> Cuts:
 
 def places(one: KnockOut, extent: Extent) -> tuple[list[int], list[int], list[int]]:
     """Its layers, source and target tokens, None written out. Raises `SiteError` for one that is not there."""
-    component, source = EDGES[one.edges][0], _SOURCES[one.edges]
+    component, source = EDGES[one.edges][0], SOURCES[one.edges]
     found = []
     for name, values, size in (
         ("layer", one.layers, extent.layers),
@@ -245,7 +251,7 @@ def knock_outs(
             wider than the model, a grid that does not divide the patches, a token that is not there, or a role that
             no token has.
     """
-    component, source = EDGES[one_of(edges, EDGES, "edges", SiteError)][0], _SOURCES[edges]
+    component, source = EDGES[one_of(edges, EDGES, "edges", SiteError)][0], SOURCES[edges]
     widths = widths_of(widths)
     for value, allowed, what in (
         (by, BY, "by"),
@@ -265,6 +271,11 @@ def knock_outs(
         ]
         if edges == "answer_to_answer":
             cells = [cell for cell in cells if _can_be_read(cell)]
+            if not cells:
+                raise SiteError(
+                    "sources and targets of answer_to_answer: no word of the answer reads a later one, so there is no"
+                    " such edge; expected a source that is a target or comes before one"
+                )
         for cell in cells:
             check(cell, extent)
         return cells

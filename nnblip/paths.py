@@ -30,7 +30,7 @@ from dataclasses import dataclass
 
 from nnblip.edges import KnockOut
 from nnblip.errors import SiteError, one_of, told, whole
-from nnblip.states import HEAD_KINDS, TEXT_COMPONENTS, Cell, Extent, Site, as_cell, describe, regions
+from nnblip.states import HEAD_KINDS, TEXT_COMPONENTS, Cell, Extent, Site, as_cell, describe, grid_of, regions
 
 #: The sublayers of a text layer, in the order in which it computes them.
 SUBLAYERS = ("attention", "crossattention", "mlp")
@@ -135,7 +135,7 @@ class Edge:
             )
         if self.input in ("query", "mlp") and first.token != receiver.token:
             raise SiteError(
-                f"{what}: a {self.input} is of the receiver's own token; expected a sender at token {receiver.token}"
+                f"{what}: the {self.input} is of the receiver's own token; expected a sender at token {receiver.token}"
             )
         if receiver.component == "answer_decoder" and first.token > receiver.token:
             raise SiteError(
@@ -212,14 +212,15 @@ def edges(
         A family whose edges come receiver by receiver, layer by layer and token by token.
 
     Raises:
-        SiteError: for an unknown kind, component or input; from the family, for a layer or token that is not there,
-            or if there is no such edge.
+        SiteError: for an unknown kind, component or input, or a bad grid; from the family, for a layer or token that
+            is not there, a grid that does not divide the patches, or if there is no such edge.
     """
     one_of(component, TEXT_COMPONENTS, "component of receivers", SiteError)
     kinds = [one_of(kind, CONTRIBUTIONS, "kind of a receiver", SiteError) for kind in _listed(receivers)]
     sending = [one_of(kind, (*CONTRIBUTIONS, "block"), "kind of a sender", SiteError) for kind in _listed(senders)]
     every = ("query", "key", "value", "mlp")
     wanted = [one_of(one, every, "input", SiteError) for one in _listed(every if inputs is None else inputs)]
+    grid_of(regions)
     places = {
         name: None if value is None else whole(value, name, 0, SiteError, " of receivers")
         for name, value in (("layer", layer), ("token", token))

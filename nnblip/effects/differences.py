@@ -18,7 +18,7 @@ from typing import Any
 
 import xarray as xr
 
-from nnblip.effects.reading import node_of, restored, restored_names, sites_of, spoken, with_nodes
+from nnblip.effects.reading import node_of, restored, restored_names, root_of, sites_of, spoken, with_nodes
 from nnblip.errors import ResultError
 from nnblip.results import VARIABLES
 from nnblip.sites import CELLS_NODE, KNOCK_OUTS_NODE
@@ -85,6 +85,7 @@ def knock_out_effect(tree: xr.DataTree) -> xr.Dataset:
     Raises:
         NnblipError: if the result has no knock-outs.
     """
+    root_of(tree)
     if KNOCK_OUTS_NODE not in tree.children:
         raise ResultError("the result has no node /knock_outs; trace with cells=nnblip.sites.knock_outs(...).")
     cut = node_of(tree, KNOCK_OUTS_NODE)

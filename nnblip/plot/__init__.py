@@ -5,9 +5,11 @@ no global setting is touched and there is nothing to close. Save it with
 `figure.savefig("map.pdf")`.
 """
 
+from nnblip.plot.circuits import circuit
 from nnblip.plot.common import VALUES
 from nnblip.plot.curves import gamma
+from nnblip.plot.cuts import knock_outs
 from nnblip.plot.maps import heads, heatmap
 from nnblip.plot.pictures import picture
 
-__all__ = ["VALUES", "gamma", "heads", "heatmap", "picture"]
+__all__ = ["VALUES", "circuit", "gamma", "heads", "heatmap", "knock_outs", "picture"]

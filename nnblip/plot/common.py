@@ -20,6 +20,8 @@ from nnblip import effects
 from nnblip.diagnosis import diagnose
 from nnblip.effects import reading
 from nnblip.errors import visible
+from nnblip.results import VARIABLES
+from nnblip.sites import HEADS_NODE
 
 #: What a map can show.
 VALUES = ("probability", "indirect_effect", "relevance")
@@ -27,7 +29,7 @@ VALUES = ("probability", "indirect_effect", "relevance")
 TEXT, SMALL = 9.0, 8.0
 UNDEFINED = "0.9"
 # Colours never span less than this, so that a map of (next to) no effect looks like one.
-_LEAST_RANGE = 0.01
+LEAST_RANGE = 0.01
 
 
 def values_of(tree: xr.DataTree, component: str, value: str, threshold: float) -> xr.DataArray:
@@ -48,10 +50,10 @@ def norm_of(tree: xr.DataTree, numbers: NDArray[Any], value: str) -> Normalize:
     if value == "probability":
         every = [*numbers[np.isfinite(numbers)], *clean_and_corrupted(tree)]
         low, high = float(np.nanmin(every)), float(np.nanmax(every))
-        spare = max(0.0, _LEAST_RANGE - (high - low))
+        spare = max(0.0, LEAST_RANGE - (high - low))
         low = max(low - spare / 2, 0.0)
-        return Normalize(low, max(high, low + _LEAST_RANGE))
-    return CenteredNorm(0.0, max(float(np.nanmax(np.abs(numbers))), _LEAST_RANGE))
+        return Normalize(low, max(high, low + LEAST_RANGE))
+    return CenteredNorm(0.0, max(float(np.nanmax(np.abs(numbers))), LEAST_RANGE))
 
 
 def why_undefined(tree: xr.DataTree, value: str, threshold: float) -> str:
@@ -68,8 +70,7 @@ def title_of(
     tree: xr.DataTree, node: xr.Dataset, component: str, kind: str, draws: int | None, characters: int
 ) -> list[str]:
     """Lines: question and answer, then what was done."""
-    question, answer = (visible(label_of(tree, node, name)) for name in ("question", "answer"))
-    headline = f"{question} → {answer}" if question and answer else question or answer
+    headline = headline_of(tree, node)
     average = "" if draws is None else ", 1 draw" if draws == 1 else f", mean of {draws} draws"
     done = "damaged" if tree.attrs.get("direction") == "noising" else "restored"
     settings = f"{reading.spoken(component)}, {kind} {done}, ν = {float(tree.coords['nu']):g}{average}"
@@ -92,22 +93,74 @@ def colour_bar(
     axes: Axes | list[Axes], colours: ScalarMappable, tree: xr.DataTree, node: xr.Dataset, value: str, height: float
 ) -> None:
     """A bar of so many inches that says what the colours are, with the clean and the corrupted probability."""
-    figure = (axes[0] if isinstance(axes, list) else axes).get_figure(root=True)
-    assert figure is not None
-    bar = figure.colorbar(colours, ax=axes, aspect=18, pad=0.02)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=SMALL, length=3, width=0.6)
-    answer = visible(label_of(tree, node, "answer"))
-    target = f"P(answer = “{answer}”)" if answer else "P(answer)"
+    target = target_of(tree, node)
     names = {
         "probability": target,
         "indirect_effect": f"indirect effect on {target}",
         "relevance": f"relevance for {target}",
     }
-    bar.ax.set_ylabel(textwrap.fill(names[value], 10 + int(height * 14)), fontsize=TEXT, parse_math=False)
+    bar = bar_beside(axes, colours, names[value], height)
     if value == "probability":
         clean, corrupted = clean_and_corrupted(tree)
         _mark(bar, {"clean": clean, "corrupted": corrupted}, room=0.17 / height)
+
+
+def bar_beside(axes: Axes | list[Axes], colours: ScalarMappable, text: str, height: float) -> Colorbar:
+    """A bar of so many inches beside the axes, with a text along it."""
+    figure = (axes[0] if isinstance(axes, list) else axes).get_figure(root=True)
+    assert figure is not None
+    bar = figure.colorbar(colours, ax=axes, aspect=18, pad=0.02)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=SMALL, length=3, width=0.6)
+    bar.ax.set_ylabel(textwrap.fill(text, 10 + int(height * 14)), fontsize=TEXT, parse_math=False)
+    return bar
+
+
+def target_of(tree: xr.DataTree, node: xr.Dataset, variable: str = VARIABLES[0]) -> str:
+    """What effects are on: the answer's probability, of which answer where one example is chosen, or another number."""
+    if variable != VARIABLES[0]:
+        return reading.spoken(variable)
+    answer = visible(label_of(tree, node, "answer"))
+    return f"P(answer = “{answer}”)" if answer else "P(answer)"
+
+
+def chosen_example(tree: xr.DataTree, example: str | None) -> xr.DataTree:
+    """The example that is named, or the only one; all of them if none is named."""
+    return tree if example is None and tree.sizes.get("example", 1) > 1 else reading.choose(tree, "example", example)
+
+
+def headline_of(tree: xr.DataTree, node: xr.Dataset, examples: int | None = None) -> str:
+    """Question and answer of the chosen example, or of how many examples something is the mean."""
+    if examples is not None:
+        return f"mean of {examples} examples"
+    question, answer = (visible(label_of(tree, node, name)) for name in ("question", "answer"))
+    return f"{question} → {answer}" if question and answer else question or answer
+
+
+def mean_over(values: xr.DataArray) -> tuple[xr.DataArray, int | None, list[str]]:
+    """Means over the draws of each example, then over the examples that have it; of how many these are (None where
+    one is chosen); and what must be said if some are of fewer."""
+    values = reading.over_draws(values)
+    if "example" not in values.dims:
+        return values, None, []
+    counts = values.notnull().sum("example").values
+    most = int(counts.max(initial=0))
+    fewest = int(counts[counts > 0].min(initial=most))
+    notes = [] if fewest == most else [f"some of fewer examples, at least {fewest}"]
+    return values.mean("example"), most, notes
+
+
+def texts_of(tree: xr.DataTree, component: str) -> dict[int, str]:
+    """The texts of a component's tokens by position, where the result has them and all its examples agree."""
+    found: dict[int, str] = {}
+    for name in (component, component + HEADS_NODE):
+        if name not in tree.children or "token_text" not in (node := tree[name].to_dataset()).coords:
+            continue
+        for position in node["token"].values.tolist():
+            every = {text for text in np.ravel(node["token_text"].sel(token=position).values).tolist() if text}
+            if len(every) == 1:
+                found[position] = visible(every.pop())
+    return found
 
 
 def _mark(bar: Colorbar, marks: dict[str, float], room: float) -> None:
@@ -146,9 +199,9 @@ def say(axes: Axes, text: str) -> Text:
 
 
 def label_of(tree: xr.DataTree, node: xr.Dataset, name: str) -> str:
-    """The question or answer of the chosen example, "" if the result has none."""
+    """The question or answer of the chosen example, "" if the result has none, or several examples."""
     for coords in (tree.coords, node.coords, tree["clean"].coords):
-        if name in coords:
+        if name in coords and not coords[name].ndim:
             return str(coords[name].item())
     return ""
 
