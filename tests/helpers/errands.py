@@ -95,4 +95,5 @@ def main(out: str, folder: str) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin without it
     sys.exit(main(*sys.argv[1:]))

@@ -166,7 +166,8 @@ def test_what_travels_is_computed_from_the_imports_and_stays_below_the_server():
     found = needed("nnblip.remote.errand", "nnblip.model")
     folders = {name.split(".")[1] for name in found if name.count(".")}
     assert folders <= {
-        "errors", "sites", "noise", "roles", "edges", "examples", "blip", "passes", "runs", "remote", "model"
+        "errors", "states", "noise", "roles", "edges", "paths", "sites", "examples", "blip", "passes", "runs", "remote",
+        "model",
     }  # fmt: skip
     assert [name for name in found if name.startswith("nnblip.remote.")] == ["nnblip.remote.errand"]
     for place, (name, text) in enumerate(found.items()):
