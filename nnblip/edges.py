@@ -52,9 +52,12 @@ class KnockOut:
 
     Attributes:
         edges: from where to where, one of `EDGES`.
-        layers, source, target: see `knock_out`.
+        layers: in which layers, see `knock_out`.
+        source: tokens that are not read.
+        target: tokens that do not read them.
         by: how they are cut, one of `BY`.
-        source_name, target_name: what a family calls the tokens, such as their role; not compared.
+        source_name: what a family calls the tokens that are not read, such as their role; not compared.
+        target_name: likewise those that do not read.
     """
 
     edges: str

@@ -43,7 +43,8 @@ class Plant:
     """A planted BLIP and the truth about it.
 
     Attributes:
-        kind, seed: as they were asked for.
+        kind: as it was asked for.
+        seed: likewise.
         description: what is planted, in a sentence.
         model: a `BlipVQA`, in memory.
         examples: pictures of red and blue patches with a question. On the planted patches they are red, and the picture
