@@ -54,8 +54,8 @@ def cut_rows(
     grid = context.unflatten(0, (-1, bases))
     tokens, heads = context.shape[1], attention.num_attention_heads
     blind = torch.zeros(tokens, tokens, dtype=torch.bool, device=context.device)
-    if point.component == "answer_decoder":
-        blind = ~blind.logical_not().tril()
+    if point.component == "answer_decoder":  # no token reads a later one
+        blind = torch.ones_like(blind).triu(1)
     if everywhere is not None:
         blind = blind | torch.from_numpy(everywhere).to(context.device)
     rows = [row for row, _ in cuts]

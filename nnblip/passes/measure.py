@@ -194,8 +194,11 @@ def measure(model: Blip, settings: Settings, asked: Asked, tick: Callable[[], ob
     count = len(ready.cells) + len(ready.edges)
     check_room(settings, count)
     plans, width = fit(model, settings, ready.extent, ready.cells)
-    paths, room = fit(model, settings, ready.extent, ready.edges)
-    width = min(width, room) if ready.edges else width
+    paths: list[Plan] = []
+    if ready.edges:
+        paths, room = fit(model, settings, ready.extent, ready.edges)
+        width = min(width, room)
+        plans = plans if ready.cells else []  # the bases run for the edges
     clean = stack(ready.clean_outcome)[:, 0]
     most = settings.most_draws
     corrupted = np.empty((3, len(settings.nu), most), clean.dtype)
@@ -211,7 +214,7 @@ def measure(model: Blip, settings: Settings, asked: Asked, tick: Callable[[], ob
             some = pairs[first : first + width]
             draws, levels = map(list, zip(*some, strict=True))
             asked_of = [(draw, settings.nu[level]) for draw, level in some]
-            found = _run_bases(model, settings, ready, plans, paths if ready.edges else [], asked_of)
+            found = _run_bases(model, settings, ready, plans, paths, asked_of)
             corrupted[:, levels, draws], restored[:, levels, draws], damage[:, levels, draws] = found
             for _ in some:
                 tick()

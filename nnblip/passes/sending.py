@@ -20,12 +20,11 @@ from nnblip.errors import SettingError
 from nnblip.passes.cutting import by_head, weights_of
 from nnblip.passes.plan import Plan, Point
 from nnblip.passes.states import States
-from nnblip.paths import Edge, place, sublayer
+from nnblip.paths import SUBLAYERS, Edge, place, sublayer
 from nnblip.states import HEAD_KINDS, Cell, Site
 
 #: What the stream is before a sublayer adds to it.
 BEFORE = {"attention": "block_input", "crossattention": "attention", "mlp": "crossattention"}
-SUBLAYERS = tuple(BEFORE)
 
 
 class Sent(dict[int, Tensor]):

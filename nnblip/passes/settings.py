@@ -91,12 +91,12 @@ class Settings:
             "reliability": _share(self.reliability),
             "noise": get_noise(self.noise),
             "seed": whole(self.seed, "seed", 0),
-            "kinds": _names(self.kinds, KINDS, "kind") if several else (),
-            "components": _names(self.components, COMPONENTS, "component"),
+            "kinds": names_of(self.kinds, KINDS, "kind") if several else (),
+            "components": names_of(self.components, COMPONENTS, "component"),
             # they are asked for more than once
             "cells": list(self.cells) if isinstance(self.cells, Iterator) else self.cells,
             "direction": one_of(self.direction, DIRECTIONS, "direction"),
-            "freeze": tuple(sorted(_names(self.freeze, SUBLAYERS, "sublayer"))) if self.freeze else (),
+            "freeze": tuple(sorted(names_of(self.freeze, SUBLAYERS, "sublayer"))) if self.freeze else (),
             "noise_at": one_of(self.noise_at, PLACES, "noise_at"),
             "regions": _grid(self.regions),
             "knock_out": as_knock_outs(self.knock_out),
@@ -207,7 +207,8 @@ def _grid(regions: int | tuple[int, int] | None) -> int | tuple[int, int] | None
     return regions
 
 
-def _names(given: Iterable[str], allowed: Iterable[str], what: str) -> tuple[str, ...]:
+def names_of(given: Iterable[str], allowed: Iterable[str], what: str) -> tuple[str, ...]:
+    """One name or several different ones, as they are given. Raises `SiteError` for anything else."""
     if not isinstance(given, Iterable):
         raise SiteError(f"{what}s {told(given)}: expected one or more of {', '.join(allowed)}")
     names = (given,) if isinstance(given, str) else tuple(given)

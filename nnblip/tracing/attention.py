@@ -9,12 +9,12 @@ from typing import Any
 import xarray as xr
 
 from nnblip.blip.inputs import answer_tokens
-from nnblip.errors import SettingError, SiteError, one_of, told
+from nnblip.errors import SettingError, SiteError, told
 from nnblip.examples import Example, ExampleLike
 from nnblip.model import BlipVQA, as_model
 from nnblip.passes.measure import Asked
 from nnblip.passes.reading import ATTENTIONS, Attended, attend
-from nnblip.passes.settings import Settings
+from nnblip.passes.settings import Settings, names_of
 from nnblip.remote import errand
 from nnblip.roles import answer_roles
 from nnblip.roles import roles as question_roles
@@ -76,7 +76,7 @@ def attention(
         RemoteError: for any fault of the server.
     """
     model = as_model(model).at(remote)
-    components, kinds = _names(components, COMPONENTS, "component"), _names(kinds, ATTENTIONS, "kind")
+    components, kinds = names_of(components, COMPONENTS, "component"), names_of(kinds, ATTENTIONS, "kind")
     if "image_encoder" in components and "attention" not in kinds:
         raise SiteError("image_encoder has no crossattention: ask for the kind 'attention', or leave image_encoder out")
     if not isinstance(grad_cam, bool):
@@ -89,17 +89,6 @@ def attention(
     if grad_cam and "crossattention" in kinds:
         attrs["grad_cam_of"] = "log_probability of the answer"
     return tree_of(found, provenance.attributes(model, **attrs))
-
-
-def _names(given: Sequence[str], allowed: Sequence[str], what: str) -> tuple[str, ...]:
-    if not isinstance(given, Iterable):
-        raise SiteError(f"{what}s {told(given)}: expected one or more of {', '.join(allowed)}")
-    names = [given] if isinstance(given, str) else list(given)
-    for name in names:
-        one_of(name, allowed, what, SiteError)
-    if not names or len(set(names)) < len(names):
-        raise SiteError(f"{what}s {told(given)}: expected one or more different ones of {', '.join(allowed)}")
-    return tuple(name for name in allowed if name in names)
 
 
 def _request(
