@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import NamedTuple
 
 from nnblip.edges import EDGES, KnockOut
@@ -94,9 +95,8 @@ def birth_point(site: Site) -> Point:
 def make_plans(
     cells: Sequence[Cell | Connection],
     layers: int,
-    max_rows: int | None = None,
+    max_rows: int | Mapping[str, Fraction] | None = None,
     least: Mapping[str, int] | None = None,
-    image_row: int = 1,
 ) -> list[Plan]:
     """Plans that compute every cell, each of at most `max_rows` rows (the corrupted row counts).
 
@@ -106,32 +106,41 @@ def make_plans(
     Args:
         cells: what to compute.
         layers: how many there are in a text component.
-        max_rows: bound on the rows of a pass; None for no bound.
+        max_rows: bound on the rows of a pass; by component, how many rows born there would fill it, where a row of one
+            takes more than a row of another; None for no bound.
         least: by component, how many rows it must see at least; further copies of the
             corrupted row make them up, whatever `max_rows` says.
-        image_row: as how many rows one counts that is born in the image encoder.
 
     Raises:
         NnblipError: if `max_rows` leaves no room for a cell.
     """
-    if max_rows is not None:
-        max_rows = whole(max_rows, "max_rows", 2)
     image_layers = max(
         (site.layer + 1 for cell in cells for site in written(cell) if site.component == "image_encoder"), default=0
     )
     order = {point: number for number, point in enumerate(points(layers, image_layers))}
     born = [min(map(birth_point, first_states(cell, layers)), key=order.__getitem__) for cell in cells]
     queue = sorted(range(len(cells)), key=lambda index: order[born[index]])
+    share = shares(max_rows)
+    base = share["image_encoder" if image_layers else "question_encoder"]
     chunks: list[list[int]] = [[]]
-    taken = 0
+    taken = base
     for index in queue:
-        weight = image_row if born[index].component == "image_encoder" else 1
-        if max_rows is not None and chunks[-1] and taken + weight > max_rows - 1:
+        row = share[born[index].component]
+        if chunks[-1] and taken + row > 1:
             chunks.append([])
-            taken = 0
+            taken = base
         chunks[-1].append(index)
-        taken += weight
+        taken += row
     return [_plan(chunk, cells, born, least or {}, layers) for chunk in chunks]
+
+
+def shares(max_rows: int | Mapping[str, Fraction] | None) -> dict[str, Fraction]:
+    """Which part of a pass a row takes, by the component in which it is born. Raises as `make_plans` does."""
+    if max_rows is None:
+        return dict.fromkeys(COMPONENTS, Fraction(0))
+    if isinstance(max_rows, Mapping):
+        return {component: 1 / rows for component, rows in max_rows.items()}
+    return dict.fromkeys(COMPONENTS, Fraction(1, whole(max_rows, "max_rows", 2)))
 
 
 def written(cell: Cell | Connection) -> Cell:

@@ -7,8 +7,10 @@ largest buffer, the neurons of an MLP, just stays below.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from weakref import WeakKeyDictionary
 
 import torch
@@ -19,7 +21,7 @@ from nnblip.passes.plan import Plan, make_plans
 from nnblip.passes.settings import Settings
 from nnblip.passes.sharing import STEADY_ROWS
 from nnblip.paths import Connection
-from nnblip.sites import BEFORE_VISION, TEXT_COMPONENTS, Cell, Extent
+from nnblip.sites import BEFORE_VISION, COMPONENTS, TEXT_COMPONENTS, Cell, Extent
 
 #: The most bytes of one buffer on a CPU, and of a pass there above the weights.
 MOST_BUFFER, MOST_ON_CPU = 32 * 2**20, 2**30
@@ -75,44 +77,67 @@ def fit(model: Blip, settings: Settings, extent: Extent, cells: Sequence[Cell | 
 
     Where all cells of one base are one pass, as many bases share it as there is room for; else the cells of one base
     are cut. So rows times bases are at most `max_rows`, of which a row that passes through the image encoder counts
-    `IMAGE_ROW` times.
+    `IMAGE_ROW` times. Where the number is chosen, a row that is born in the answer decoder takes the room of the
+    answer's tokens only.
 
     Raises:
         SettingError: if `max_rows` rows would take more memory than is there.
         InputError: if not even one base with one cell fits.
     """
-    text, item = model.config.text_config, model._module.dtype.itemsize
-    tokens = max(extent.tokens(component) for component in TEXT_COMPONENTS)
-    # measured: of a layer the neurons twice and some ten states are alive at once, of the head logits and two copies
-    per_row = tokens * item * (2 * text.intermediate_size + 10 * text.hidden_size)
-    per_row += 4 * extent.answer_tokens * 3 * text.vocab_size
-    # image embeddings, their keys and values of two runs, and what makes them
-    per_base = item * extent.tokens("image_encoder") * 8 * text.hidden_size
     sees = extent.noise_at in BEFORE_VISION
+    # image embeddings, their keys and values of two runs, and what makes them
+    per_base = 8 * model._module.dtype.itemsize * extent.tokens("image_encoder") * model.config.text_config.hidden_size
+    per_row = _bytes_of_row(model, extent, "question_encoder")
     if settings.max_rows is None:
         room = Room.of(model)
-        most = min(room.row_tokens // tokens, (room.nbytes - per_base) // per_row)
-        if most < 2:
+        most = {
+            component: min(
+                room.row_tokens // _row_tokens(extent, component),
+                (room.nbytes - per_base) // _bytes_of_row(model, extent, component),
+            )
+            for component in TEXT_COMPONENTS
+        }
+        if most["question_encoder"] < 2:
             raise InputError(
                 f"a pass of one cell takes {(per_base + 2 * per_row) / 2**30:.1f} GiB beside the weights, and"
                 f" {room.nbytes / 2**30:.1f} may be taken: expected a shorter question and answer, or a given max_rows"
             )
     else:
-        most = settings.max_rows
-    plans = make_plans(cells, extent.layers, most, least_rows(extent), IMAGE_ROW if sees else 1)
-    weights = [plan.rows + sees * (IMAGE_ROW - 1) * (1 + plan.born_in("image_encoder")) for plan in plans]
-    largest = max(weights)
-    if settings.max_rows is not None and (needed := largest * per_row + per_base) > (free := _free(model)):
+        most = dict.fromkeys(TEXT_COMPONENTS, settings.max_rows)
+    filling = {component: Fraction(rows) for component, rows in most.items()}
+    filling["image_encoder"] = filling["question_encoder"] / (IMAGE_ROW if sees else 1)
+    plans = make_plans(cells, extent.layers, filling, least_rows(extent))
+    base = "image_encoder" if sees else "question_encoder"
+    largest = max(sum(_filled(plan, filling), 1 / filling[base]) for plan in plans)
+    rows = math.ceil(largest * most["question_encoder"])  # of the question encoder, or so many take no less
+    if settings.max_rows is not None and (needed := rows * per_row + per_base) > (free := _free(model)):
         raise SettingError(
-            f"max_rows {settings.max_rows}: a pass of {largest} rows takes about {needed / 2**30:.1f} GiB,"
+            f"max_rows {settings.max_rows}: a pass of {rows} rows takes about {needed / 2**30:.1f} GiB,"
             f" {free / 2**30:.1f} are free: expected at most {max(2, (free - per_base) // per_row)}, or None to choose"
         )
     if len(plans) > 1:
         return plans, 1
-    bases = most // largest
+    bases = math.floor(1 / largest)
     if settings.max_rows is None:
-        bases = min(bases, room.nbytes // (largest * per_row + per_base))
+        bases = min(bases, room.nbytes // (rows * per_row + per_base))
     return plans, max(1, bases)
+
+
+def _row_tokens(extent: Extent, born_in: str) -> int:
+    """The most tokens of a row in one component that it passes through."""
+    return max(extent.tokens(one) for one in TEXT_COMPONENTS[TEXT_COMPONENTS.index(born_in) :])
+
+
+def _bytes_of_row(model: Blip, extent: Extent, born_in: str) -> int:
+    """Measured: of a layer the neurons twice and some ten states are alive at once; of the head logits, two copies."""
+    text = model.config.text_config
+    states = model._module.dtype.itemsize * (2 * text.intermediate_size + 10 * text.hidden_size)
+    return _row_tokens(extent, born_in) * states + 4 * extent.answer_tokens * 3 * text.vocab_size
+
+
+def _filled(plan: Plan, filling: Mapping[str, Fraction]) -> Iterator[Fraction]:
+    """The parts of a pass that the rows born in each component take."""
+    return (plan.born_in(component) / filling[component] for component in COMPONENTS)
 
 
 def _free(model: Blip) -> int:
