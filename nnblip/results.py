@@ -52,7 +52,9 @@ LISTS_DIMS = {
 #: Of a result's form, in its attribute `schema_version`. Results without one are of version 1, whose `/cells` have no
 #: `site_` coordinates. A result of a later version is refused, see `check`.
 SCHEMA_VERSION = 2
-EXAMPLE_COORDS = ("question", "answer", "predicted", "rival", "question_type", "image")
+EXAMPLE_COORDS = (
+    "question", "answer", "predicted", "rival", "question_type", "image", "question_tokens", "answer_tokens",
+)  # fmt: skip
 #: What a result has itself, so that no field of a data set can be called so: labels, variables, dimensions, nodes, and
 #: the file that makes a folder a store of zarr's version 3.
 OWN_NAMES = {

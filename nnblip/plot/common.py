@@ -152,15 +152,18 @@ def mean_over(values: xr.DataArray) -> tuple[xr.DataArray, int | None, list[str]
 
 def texts_of(tree: xr.DataTree, component: str) -> dict[int, str]:
     """The texts of a component's tokens by position, where the result has them and all its examples agree."""
-    found: dict[int, str] = {}
+    found: dict[int, set[str]] = {}
     for name in (component, component + HEADS_NODE):
-        if name not in tree.children or "token_text" not in (node := tree[name].to_dataset()).coords:
-            continue
-        for position in node["token"].values.tolist():
-            every = {text for text in np.ravel(node["token_text"].sel(token=position).values).tolist() if text}
-            if len(every) == 1:
-                found[position] = visible(every.pop())
-    return found
+        if name in tree.children and "token_text" in (node := tree[name].to_dataset()).coords:
+            for position in node["token"].values.tolist():
+                found.setdefault(position, set()).update(np.ravel(node["token_text"].sel(token=position).values))
+    label = {"question_encoder": "question_tokens", "answer_decoder": "answer_tokens"}.get(component)
+    if not found and label in tree.coords:  # only cells of a list were asked for
+        for texts in np.ravel(tree.coords[label].values):
+            for position, text in enumerate(str(texts).split(" ")):
+                found.setdefault(position, set()).add(text)
+    every = {position: texts - {""} for position, texts in found.items()}
+    return {position: visible(*texts) for position, texts in every.items() if len(texts) == 1}
 
 
 def _mark(bar: Colorbar, marks: dict[str, float], room: float) -> None:

@@ -91,6 +91,8 @@ def labelled(model: BlipVQA, example: Example, settings: Settings, encoded: Enco
             "answer": model.text(found.answer_ids),
             "predicted": model.text(found.predicted),
             "rival": model.text([found.rival]),
+            "question_tokens": " ".join(tokens["question_encoder"]),  # in none of them is a space
+            "answer_tokens": " ".join(tokens["answer_decoder"]),
             **example_coords(example),
         },
         tokens=tokens,

@@ -1,6 +1,7 @@
 """Plans, against two independent executors: a list of rows, and a toy network run one cell at a time."""
 
 import math
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from nnblip.errors import NnblipError
 from nnblip.passes.plan import INPUT, Point, make_plans, points, restore_in_place
-from nnblip.sites import HEAD_KINDS, TEXT_COMPONENTS, WHOLE_KINDS, Extent, Site, heatmap
+from nnblip.sites import COMPONENTS, HEAD_KINDS, TEXT_COMPONENTS, WHOLE_KINDS, Extent, Site, heatmap
 
 TOKENS = 3
 #: Of which a sublayer makes what it adds.
@@ -81,6 +82,20 @@ def test_no_plan_has_more_rows_than_allowed_and_there_are_no_more_plans_than_nee
         assert plan.rows == len(plan.cells) == len(walk(plan, layers))
         assert max_rows is None or plan.rows <= max_rows
     assert len(plans) == (1 if max_rows is None or not cells else math.ceil(len(cells) / (max_rows - 1)))
+
+
+@given(tasks(), st.integers(2, 20), st.integers(1, 5))
+@settings(deadline=None)
+def test_where_rows_of_the_decoder_take_less_of_a_pass_more_of_them_share_it(task, most, times):
+    cells, layers, _ = task
+    filling = {name: Fraction(most) for name in COMPONENTS} | {"answer_decoder": Fraction(most * times)}
+    plans = make_plans(cells, layers, filling)
+    assert sorted(index for plan in plans for index in plan.cells[1:]) == list(range(len(cells)))
+    for plan in plans:
+        taken = 1 + plan.born_in("question_encoder") + Fraction(plan.born_in("answer_decoder"), times)
+        assert taken <= most
+    decoders = sum(plan.born_in("answer_decoder") for plan in plans)
+    assert len(plans) == max(1, math.ceil((len(cells) - decoders + Fraction(decoders, times)) / (most - 1)))
 
 
 @given(tasks())

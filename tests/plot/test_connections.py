@@ -245,3 +245,12 @@ def test_a_planted_circuit_is_drawn():
     tree = nnblip.causal_trace(plant.model, plant.examples, nu=1, draws=1, noise="swap", cells=cells)
     found = arrows(render(plot.circuit(tree, n=None)))
     assert set(found) == {str(edge) for edge in plant.shown("denoising").edges}
+
+
+def test_tokens_are_named_where_edges_alone_were_traced():
+    tree = edge_tree(EDGES, [0.1, 0.2, 0.3, 0.05, 0.4, 0.25])
+    said = tree["question_encoder"].token_text.values[0].tolist()
+    alone = tree.drop_nodes(("question_encoder", "answer_decoder"))
+    assert not any(said[3] in label for label in x_labels(plot.circuit(alone).axes[0]))
+    alone.dataset = alone.to_dataset().assign_coords(question_tokens=("example", [" ".join(said)]))
+    assert any(said[3] in label for label in x_labels(plot.circuit(alone).axes[0]))

@@ -60,6 +60,8 @@ def test_an_answer_of_two_words_counts_as_their_joint_probability(model):
     tree = nnblip.causal_trace(model, [(image, question)], draws=1)
     assert tree["answer_decoder"].sizes["token"] == 2
     assert list(tree["answer_decoder"].token_text.values[0]) == ["[DEC]", tree.answer.item().split()[0]]
+    for name, label in (("question_encoder", "question_tokens"), ("answer_decoder", "answer_tokens")):
+        assert tree[label].item().split(" ") == tree[name].token_text.values[0].tolist()
     noisy = truth.noisy(5.0)
     for layer in range(6):
         for token in range(2):
