@@ -95,7 +95,7 @@ def test_however_it_is_cut_the_numbers_are_the_same(model, seen, grids, place, d
         max(bases for _, bases in grids) > 1
         and float((whole["clean"].probability - whole["corrupted"].probability).max()) >= VISIBLE
     )
-    for max_rows in (40, 200, 400):
+    for max_rows in (40, 400) if place == "image_embeds" else (200,):  # through the image encoder, rows are dear
         grids.clear()
         parts = traced(max_rows)
         if place == "image_embeds":

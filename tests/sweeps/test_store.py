@@ -189,7 +189,7 @@ def test_a_kill_while_room_is_cut_off_or_given_back_is_no_damage(path, monkeypat
     until(-1)
     getattr(Store(path), step)()
     assert len(written) > 20
-    for stop in range(len(written)):
+    for stop in [*range(0, len(written), 3), len(written) - 1]:
         monkeypatch.undo()
         getattr(Store(path), back)()
         until(stop)
