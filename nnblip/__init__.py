@@ -6,8 +6,10 @@ and `nnblip --help` are quick.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+import importlib as _importlib
+import importlib.util as _util
+import sys as _sys
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nnblip import datasets, demo, effects, noise, plot, results, sites
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from nnblip.model import BlipVQA
     from nnblip.paths import Edge
     from nnblip.plants import planted
+    from nnblip.results import open_result as open
+    from nnblip.results import save
     from nnblip.sites import Site
     from nnblip.sweeps.sweep import sweep
     from nnblip.tracing.attention import attention
@@ -48,24 +52,44 @@ _NAMES = {
     "knock_out": "edges",
     "planted": "plants",
     "lens": "tracing.lens",
+    "open": "results",
     "relevance": "effects",
+    "save": "results",
     "sweep": "sweeps.sweep",
     "total_effect": "effects",
 }
+#: Public names that are called otherwise where they are made.
+_ORIGINALS = {"open": "open_result"}
 __all__ = [
     "BlipVQA", "Edge", "Example", "Job", "NnblipError", "NnblipWarning", "RemoteError", "Site", "attention",
     "attribution_trace", "causal_trace", "datasets", "demo", "diagnose", "effects", "gamma", "indirect_effect",
-    "knock_out", "lens", "noise", "planted", "plot", "relevance", "results", "sites", "sweep", "total_effect",
+    "knock_out", "lens", "noise", "open", "planted", "plot", "relevance", "results", "save", "sites", "sweep",
+    "total_effect",
 ]  # fmt: skip
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in _MODULES:
-        return importlib.import_module(f"nnblip.{name}")
-    if name in _NAMES:
-        return getattr(importlib.import_module(f"nnblip.{_NAMES[name]}"), name)
-    raise AttributeError(f"module 'nnblip' has no attribute {name!r}")
+        found: object = _importlib.import_module(f"nnblip.{name}")
+    elif name in _NAMES:
+        found = getattr(_importlib.import_module(f"nnblip.{_NAMES[name]}"), _ORIGINALS.get(name, name))
+    else:
+        raise AttributeError(f"module 'nnblip' has no attribute {name!r}")
+    _give_accessors()
+    return found
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted([*__all__, "__version__"])
+
+
+def _give_accessors() -> None:
+    """`result.nnblip`, once xarray is there: importing it takes ten times as long as all of this file.
+
+    (A server has neither results nor the file.)
+    """
+    if "xarray" in _sys.modules and _util.find_spec("nnblip.accessors"):
+        _importlib.import_module("nnblip.accessors")
+
+
+_give_accessors()

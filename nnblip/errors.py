@@ -80,6 +80,10 @@ class InputError(NnblipError, ValueError):
     """An image, question or answer that the model cannot read."""
 
 
+class PlaceError(NnblipError, IndexError):
+    """A place in a data set beyond its examples."""
+
+
 class SiteError(NnblipError, ValueError):
     """A site, component or kind that the model does not have."""
 

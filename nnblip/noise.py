@@ -182,6 +182,8 @@ def get_noise(noise: NoiseLike) -> Noise:
     if isinstance(noise, str):
         kind: Noise = NOISES[one_of(noise, NOISES, "noise")]()
         return kind
+    if isinstance(noise, list | tuple):
+        raise SettingError(f"noise {told(noise)}: expected one here; several at once are for causal_trace(noise=[...])")
     if isinstance(noise, type) or not isinstance(noise, Noise):
         raise SettingError(
             f"noise {noise!r:.100}: expected one of {', '.join(NOISES)}, or an object like nnblip.noise.Scale()"

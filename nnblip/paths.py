@@ -69,9 +69,15 @@ class Edge:
     input: str
 
     def __init__(self, sender: Site | Iterable[Site], receiver: Site, input: str) -> None:
-        cell = tuple(sorted(set(as_cell(sender)), key=lambda site: (site.component, site.layer, site.token)))
+        given = as_cell(sender)
         if not isinstance(receiver, Site):
             raise SiteError(f"receiver {told(receiver)}: expected a nnblip.Site(component, kind, layer=, token=)")
+        for site in (*given, receiver):
+            if isinstance(site.token, str) or site.layer < 0:
+                raise SiteError(
+                    f"{site}: an edge is between counted layers and tokens; expected clean.resolve(site), or numbers"
+                )
+        cell = tuple(sorted(set(given), key=lambda site: (site.component, site.layer, site.token)))
         object.__setattr__(self, "sender", cell)
         object.__setattr__(self, "receiver", receiver)
         object.__setattr__(self, "input", input)

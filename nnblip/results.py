@@ -49,6 +49,10 @@ LISTS_DIMS = {
     EDGES_NODE: ("example", "nu", "draw", "edge"),
     KNOCK_OUTS_NODE: ("example", "knock_out"),
 }
+#: Nodes that are the same whatever the noise: in a result of several, all others have the dimension `noise` first.
+WITHOUT_NOISE = ("clean", KNOCK_OUTS_NODE)
+#: The coordinate beside it: what each noise is, where `noise` has its name.
+NOISE_SETTING = "noise_setting"
 #: Of a result's form, in its attribute `schema_version`. Results without one are of version 1, whose `/cells` have no
 #: `site_` coordinates. A result of a later version is refused, see `check`.
 SCHEMA_VERSION = 2
@@ -59,6 +63,7 @@ EXAMPLE_COORDS = (
 #: the file that makes a folder a store of zarr's version 3.
 OWN_NAMES = {
     *EXAMPLE_COORDS, "draws", "status", "error", "token_text", "role", *VARIABLES, *HEADS_DIMS, *LISTS.values(), "site",
+    "noise", NOISE_SETTING,
     *DIMS, *DAMAGE, *RELIABILITY, "check", *LISTS, *COMPONENTS, *(name + HEADS_NODE for name in COMPONENTS),
     "decoder_lens", "logit_lens", "zarr.json",
 }  # fmt: skip
@@ -270,7 +275,9 @@ def check(tree: xr.DataTree) -> xr.DataTree:
     for component in COMPONENTS:
         shapes |= {component: COMPONENT_DIMS, component + HEADS_NODE: HEADS_DIMS}
     components = {node: shapes[node] for node in tree.children if node in shapes}
+    several = "noise" in tree.dims
     for node, dims in (DIMS | components).items():
+        dims = ("noise", *dims) if several and node not in WITHOUT_NOISE else dims
         if node not in tree.children:
             raise ResultError(f"result has no node /{node}; it has: {', '.join(tree.children) or 'none'}")
         for name in VARIABLES:

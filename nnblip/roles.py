@@ -23,6 +23,7 @@ from functools import partial
 from typing import Any
 
 from nnblip.errors import SettingError
+from nnblip.words import words_of
 
 #: The roles of a question's tokens, in the order in which averages have them.
 ROLES = (
@@ -48,16 +49,10 @@ def roles(tokens: Sequence[str]) -> tuple[str, ...]:
     Args:
         tokens: the question's tokens as the tokenizer names them, [CLS] and [SEP] included.
     """
-    words: list[list[int]] = []  # the positions of each word's pieces
-    for position, token in enumerate(tokens):
-        if token.startswith("##") and words:
-            words[-1].append(position)
-        else:
-            words.append([position])
     found, last_content = [""] * len(tokens), None
     previous = ""
-    for pieces in words:
-        word = "".join(tokens[p].removeprefix("##") for p in pieces).lower()
+    for word, pieces in words_of(tokens):
+        word = word.lower()
         role = _role(word, previous)
         for position in pieces:
             found[position] = role

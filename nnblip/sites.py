@@ -161,8 +161,9 @@ def pairs(first: Iterable[Site], second: Iterable[Site] | None = None) -> Family
     cells = list(dict.fromkeys(pair for pair in together if pair[0] != pair[1]))
     if not cells:
         raise SiteError("pairs: expected at least two different sites")
-    family: list[Cell] = [(site,) for site in alone]
-    return lambda extent: family + cells
+    every: list[Cell] = [*((site,) for site in alone), *cells]
+    # a word of several pieces would be no pair
+    return lambda extent: [tuple(extent.one(site) for site in cell) for cell in every]
 
 
 def _whole_kind(kind: str, family: str) -> None:
@@ -190,7 +191,7 @@ def gather(given: CellsLike, extent: Extent) -> list[Cell | Connection]:
         found += several
     if not found:
         raise SiteError("cells: expected at least one, such as nnblip.sites.windows(3) or a list of sets of sites")
-    cells = [one if isinstance(one, Edge | KnockOut) else as_cell(one) for one in found]
+    cells = [one if isinstance(one, Edge | KnockOut) else resolved(one, extent) for one in found]
     for cell in cells:
         if isinstance(cell, Edge):
             cell.check(extent)
@@ -204,6 +205,11 @@ def gather(given: CellsLike, extent: Extent) -> list[Cell | Connection]:
         twice = next(name for name in names if names.count(name) > 1)
         raise SiteError(f"cells: the same sites are given twice ({twice})")
     return cells
+
+
+def resolved(given: Site | Iterable[Site], extent: Extent) -> Cell:
+    """Sites with words and layers from the end, as a cell. Raises `SiteError`."""
+    return tuple(site for one in as_cell(given) for site in extent.resolve(one))
 
 
 def name_of(cell: Cell | Connection) -> str:

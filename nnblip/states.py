@@ -7,10 +7,14 @@ this in `nnblip.sites`, beside the families of cells.
 
 from __future__ import annotations
 
+import operator
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from nnblip.errors import SiteError, one_of, whole
+from nnblip.errors import SiteError, one_of, told, whole
+from nnblip.words import positions, spelt
 
 #: The parts of BLIP, in the order in which it runs.
 COMPONENTS = ("image_encoder", "question_encoder", "answer_decoder")
@@ -54,31 +58,39 @@ WITHIN = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Site:
     """One state of the model.
 
     Attributes:
         component: one of `COMPONENTS`.
         kind: which state of the layer, one of `KINDS`.
-        layer: counted from 0.
+        layer: counted from 0; or from the end, -1 is the last.
         token: position in the question (0 is [CLS]), in the answer (0 is [DEC]), or among the
-            patches of the image in reading order, counted from 1 (0 is [CLS]).
+            patches of the image in reading order, counted from 1 (0 is [CLS]). Of the question also a word of it,
+            such as "dark".
         head: which head, for the kinds of heads; None for whole states.
+
+    A layer from the end and a word are resolved where a model and a question are known: in `cells=` of a trace
+    and `restore=` of a run a word of several pieces is all of its tokens; `clean.resolve(site)` is one site.
 
     Raises:
         SiteError: for an unknown component or kind (the nearest is suggested), for a
-            layer, token or head that is not a whole number of at least 0, and for a head
-            where the kind has none, or none where it needs one.
+            layer, token or head that is not a whole number of at least 0, or a word where the component has none,
+            and for a head where the kind has none, or none where it needs one.
     """
 
     component: str
-    kind: str = "block"
-    layer: int = 0
-    token: int = 0
-    head: int | None = None
+    kind: str
+    layer: int
+    token: int  # a text until it is resolved, which all code past `Extent.resolve` may rely on
+    head: int | None
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self, component: str, kind: str = "block", layer: int = 0, token: int | str = 0, head: int | None = None
+    ) -> None:
+        for name, value in dict(component=component, kind=kind, layer=layer, token=token, head=head).items():
+            object.__setattr__(self, name, value)
         one_of(self.component, COMPONENTS, "component", SiteError)
         if self.component == "image_encoder":
             one_of(self.kind, IMAGE_KINDS, "kind of image_encoder", SiteError)
@@ -89,12 +101,30 @@ class Site:
                 f" {'the number of a head' if self.kind in HEAD_KINDS else 'none, this is a whole state'}"
             )
         for name in ("layer", "token") if self.head is None else ("layer", "token", "head"):
-            value = whole(getattr(self, name), name, 0, SiteError, f" of {self.component}")
+            given: Any = getattr(self, name)
+            if name == "token" and isinstance(given, str):
+                self._check_word(given)
+                continue
+            least = -sys.maxsize if name == "layer" and _is_negative(given) else 0
+            value = whole(given, name, least, SiteError, f" of {self.component}")
             object.__setattr__(self, name, value)
+
+    def _check_word(self, word: str) -> None:
+        if self.component != "question_encoder":
+            raise SiteError(
+                f"token {told(word)} of {self.component}: only question_encoder reads words of the question"
+            )
+        if not word.strip():
+            raise SiteError(f"token {told(word)} of {self.component}: expected a position or a word of the question")
 
     def __str__(self) -> str:
         head = "" if self.head is None else f" head {self.head}"
-        return f"{self.component} {self.kind} layer {self.layer} token {self.token}{head}"
+        token = repr(self.token) if isinstance(self.token, str) else self.token
+        return f"{self.component} {self.kind} layer {self.layer} token {token}{head}"
+
+
+def _is_negative(value: object) -> bool:
+    return hasattr(value, "__index__") and not isinstance(value, bool) and operator.index(value) < 0
 
 
 Cell = tuple[Site, ...]
@@ -121,6 +151,7 @@ class Extent:
         noise_at: where the noise falls, one of `PLACES`: what comes before it stays clean and
             cannot be restored.
         roles: of each question token (see `nnblip.roles`), where they are known.
+        texts: of each question token, where they are known.
     """
 
     layers: int
@@ -131,6 +162,7 @@ class Extent:
     side: int = 1
     noise_at: str = "image_embeds"
     roles: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
 
     def tokens(self, component: str) -> int:
         image_tokens = 1 + self.side**2
@@ -143,6 +175,40 @@ class Extent:
         if component != "image_encoder":
             return range(self.layers)
         return range(0 if self.noise_at in BEFORE_VISION else self.image_layers - 1, self.image_layers)
+
+    def resolve(self, site: Site) -> Cell:
+        """A site with a layer from the end or a word, counted from 0: as many sites as the word has pieces.
+
+        Raises:
+            SiteError: if there is no such layer, or the word is not in the question or stands there several times.
+        """
+        layer, depths = site.layer, self.depths(site.component)
+        if layer < 0:
+            layer += depths.stop
+            if layer < 0:
+                raise SiteError(
+                    f"layer {site.layer} of {site.component}: there are {depths.stop}, 0 to {depths.stop - 1}"
+                    f" or {-depths.stop} to -1"
+                )
+        tokens = [site.token]
+        if isinstance(site.token, str):
+            if not self.texts:
+                raise SiteError(
+                    f"{site}: a word names its tokens in one question, which is not known here; expected a position,"
+                    " or a family that goes by roles"
+                )
+            tokens = positions(self.texts, site.token)
+        return tuple(Site(site.component, site.kind, layer, token, site.head) for token in tokens)
+
+    def one(self, site: Site) -> Site:
+        """As `resolve`, of a word of one piece. Raises `SiteError` for one of several, with their positions."""
+        sites = self.resolve(site)
+        if len(sites) > 1:
+            raise SiteError(
+                f"{site}: the word has {len(sites)} pieces, {spelt(self.texts, [one.token for one in sites])};"
+                " expected the position of one"
+            )
+        return sites[0]
 
     def check(self, site: Site) -> None:
         """Raise `SiteError` if the model has no such state for this question and answer."""

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nnblip.blip import decoding, inputs, loading, upstream
+from nnblip.blip import decoding, description, inputs, loading, upstream
 from nnblip.blip.inputs import Encoded
 from nnblip.blip.task import Task
 from nnblip.errors import InputError, ModelError, SiteError, one_of, told
@@ -140,6 +140,13 @@ class Blip(upstream.HuggingFaceModel):
                 raise ModelError(f"model {self.name!r}: {name} has shape {shape}, expected (1, tokens, {size})")
 
     # --- what the model is ---------------------------------------------------------
+
+    def __repr__(self) -> str:
+        """Name, weights and the names of its layers; the tree of torch modules is `repr(model._module)`."""
+        return description.as_text(self)
+
+    def _repr_html_(self) -> str:
+        return description.as_html(self)
 
     @property
     def config(self) -> Any:

@@ -9,10 +9,11 @@ import re
 import warnings
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
-from nnblip.errors import InputError, NnblipWarning, whole
+from nnblip.datasets.looks import as_html
+from nnblip.datasets.values import Seen
+from nnblip.errors import InputError, NnblipWarning, PlaceError, told, whole
 from nnblip.examples import Example
 from nnblip.roles import ATTRIBUTE_WORDS, FUNCTION_WORDS, QUESTION_WORDS
 
@@ -44,6 +45,7 @@ class Dataset:
 
     Each iteration reads the files anew, row by row; images are not opened. A row that
     cannot be used is skipped, kept in `problems` and told of by one warning at the end.
+    `len(dataset)`, `dataset[3]` and `dataset[:10]` read all rows once and keep them, without their images.
 
     Args:
         name: what it is called in messages and results.
@@ -60,6 +62,8 @@ class Dataset:
         self.problems: list[Problem] = []
         self._known: list[Problem] = []  # of the rows that examples in memory were chosen from
         self._rows = rows
+        self._read: list[Example | Problem] | None = None  # all rows, once they were asked for by number
+        self._kept: list[Example] = []  # the examples among them
 
     @classmethod
     def of(cls, name: str, examples: Iterable[Example], problems: Iterable[Problem] = (), strict: bool = False) -> Any:
@@ -83,11 +87,57 @@ class Dataset:
             said = "; ".join(map(str, problems[:3])) + ("; ..." if len(problems) > 3 else "")
             warnings.warn(f"{self.name}: {len(problems)} rows skipped: {said}", NnblipWarning, stacklevel=2)
 
+    def __len__(self) -> int:
+        """How many examples can be used. Raises `InputError` for the first that cannot, if strict."""
+        return len(self._examples())
+
+    def __bool__(self) -> bool:
+        return any(isinstance(row, Example) for row in self._checked())
+
+    @overload
+    def __getitem__(self, place: int) -> Example: ...
+    @overload
+    def __getitem__(self, place: slice) -> Dataset: ...
+    def __getitem__(self, place: int | slice) -> Example | Dataset:
+        """An example by its number, or a data set of several.
+
+        Raises:
+            PlaceError: for a number that is too large.
+        """
+        every = self._examples()
+        if isinstance(place, slice):
+            return Dataset.of(self.name, every[place], self.problems, self.strict)
+        try:
+            return every[place]
+        except IndexError as error:
+            few = f"0 to {len(every) - 1}" if every else "none"
+            raise PlaceError(f"example {place} of {self.name}: it has {len(every)}, {few}") from error
+        except TypeError as error:
+            raise InputError(f"{self.name}[{told(place)}]: expected the number of an example, or a slice") from error
+
+    def _examples(self) -> list[Example]:
+        """All that can be used, read once and kept; the problems are told of by whoever iterates."""
+        if self._read is None:
+            read = list(self._checked())
+            bad = [row for row in read if isinstance(row, Problem)]
+            if bad and self.strict:
+                raise InputError(f"{bad[0]} (strict=False would skip it)")
+            self._read, self.problems = read, [*self._known, *bad]
+            self._kept = [row for row in read if isinstance(row, Example)]
+        return self._kept
+
     def __repr__(self) -> str:
-        return f"<Dataset {self.name}, {len(self.problems)} problems>"
+        known = "" if self._read is None else f"{len(self._examples())} examples, "
+        return f"<Dataset {self.name}, {known}{len(self.problems)} problems>"
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
 
     def _checked(self) -> Iterator[Example | Problem]:
         """The rows; an id that came before is a problem."""
+        if self._read is not None:
+            yield from self._read
+            return
         seen: set[str] = set()
         for row in self._rows():
             if isinstance(row, Example):
@@ -127,12 +177,12 @@ class Dataset:
             **extra: values of extra fields, such as official_type="object"; one or several.
 
         Raises:
-            InputError: for `tokens` without `model`.
+            InputError: for `tokens` without `model`. While the rows are read: for a field that no example has, or a
+                type or text of a field that is nowhere in it (the nearest is suggested); of several numbers one has
+                to be there.
         """
         tests: list[Callable[[Example], bool]] = []
-        if question_type is not None:
-            types = _several(question_type)
-            tests.append(lambda e: e.question_type in types)
+        wanted = dict(extra) if question_type is None else {"question_type": question_type, **extra}
         if template is not None:
             pattern = _pattern(template)
             tests.append(lambda e: pattern.fullmatch(_plain(e.question)) is not None)
@@ -144,9 +194,16 @@ class Dataset:
                 raise InputError(f"tokens={tokens!r}: give model=, whose tokens are counted (or words=)")
             token_counts, tokenizer = _several(tokens), model.processor.tokenizer
             tests.append(lambda e: len(tokenizer(e.question, verbose=False).input_ids) in token_counts)
-        for name, value in extra.items():
-            tests.append(partial(_has, name, _several(value)))
-        return self.filter(lambda example: all(test(example) for test in tests))
+        fields = {name: _several(value) for name, value in wanted.items()}
+
+        def chosen(rows: Iterator[Example | Problem]) -> Iterator[Example | Problem]:
+            seen = Seen(fields)
+            for row in rows:
+                if isinstance(row, Problem) or (seen.fits(row) and all(test(row) for test in tests)):
+                    yield row
+            seen.require_found(self.name)
+
+        return self._through(chosen)
 
     def distinct(self) -> Dataset:
         """The first of the examples that ask the same question of the same image.
@@ -217,10 +274,6 @@ def _pattern(template: str) -> re.Pattern[str]:
     if not words:
         raise InputError(f"template {template!r}: expected a question such as 'what is the color of the *'")
     return re.compile(" ".join(words))
-
-
-def _has(name: str, values: Collection[Any], example: Example) -> bool:
-    return name in example.extra and example.extra[name] in values
 
 
 def _several(value: Any) -> Collection[Any]:

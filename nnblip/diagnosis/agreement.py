@@ -10,7 +10,7 @@ import numpy as np
 from nnblip.diagnosis.findings import Seen, check
 from nnblip.diagnosis.look import LOG, LOGITS, PROBABILITY, Array, Look, Map, graver, of_one
 from nnblip.effects.intervals import MIN_DRAWS
-from nnblip.effects.reading import spoken
+from nnblip.effects.reading import noise_of, spoken
 from nnblip.passes.reliability import LEAST_CELLS, LEAST_DRAWS, split_half
 
 #: Weighted τ (Vigna 2015): strong cells count most, and the many without effect hardly. 0 is chance and 1 the same
@@ -96,7 +96,7 @@ def noises(look: Look) -> Iterator[Seen]:
                     apart[example, nu], lowest = True, min(lowest, agree)
                     sure[example, nu] |= min(_reliability(a, look.varied), _reliability(b, other.varied)) >= RELIABLE
         if apart.any():
-            names = " and ".join(str(side.attrs.get("noise", "?")) for side in (look, other))
+            names = " and ".join(noise_of(side.tree) or "?" for side in (look, other))
             said = f"{one}: {names} agree by {lowest:.2f}"
             yield Seen(graver(sure, known), said, f"at least {AGREE:g}", look.at(apart))
 

@@ -12,6 +12,7 @@ import xarray as xr
 
 from nnblip.diagnosis.look import Look
 from nnblip.errors import ResultError, one_line, one_of
+from nnblip.shown import table
 
 #: A note is true and worth knowing, and the numbers stand; of a warning, some should not be relied on before what it
 #: says is done; where one is severe, there is nothing in the numbers that it is about.
@@ -48,11 +49,16 @@ class Finding:
 
     def __str__(self) -> str:
         """In one line, without the reason."""
-        some = ", ".join(self.where[:SHOWN])
-        more = f" and {len(self.where) - SHOWN} more" if len(self.where) > SHOWN else ""
-        concerned = f" [{some}{more}]" if some else ""
+        some = _some(self.where)
+        concerned = f" [{some}]" if some else ""
         against = f"; expected {self.limit}" if self.limit else ""
         return one_line(f"{self.level}: {self.name}: {self.measured}{against}{concerned}. {self.remedy}")
+
+
+def _some(where: Sequence[str]) -> str:
+    """The first of the cells or examples concerned, and how many more there are."""
+    more = f" and {len(where) - SHOWN} more" if len(where) > SHOWN else ""
+    return ", ".join(where[:SHOWN]) + more
 
 
 class Findings(Sequence[Finding]):
@@ -81,8 +87,16 @@ class Findings(Sequence[Finding]):
         return "\n".join(map(str, self)) or "nothing found"
 
     def __repr__(self) -> str:
+        return f"<{self._title()}>\n{self}"
+
+    def _repr_html_(self) -> str:
+        rows = [(one.level, one.name, one.measured, one.limit, _some(one.where), one.remedy) for one in self]
+        head = ("level", "finding", "measured", "expected", "where", "what to try")
+        return table(self._title(), head if rows else (), rows or [("nothing found",)])
+
+    def _title(self) -> str:
         counts = Counter(one.level for one in self)
-        return f"<Findings: {', '.join(f'{counts[level]} {level}' for level in reversed(LEVELS))}>\n{self}"
+        return f"Findings: {', '.join(f'{counts[level]} {level}' for level in reversed(LEVELS))}"
 
     @property
     def names(self) -> list[str]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nnblip.effects import THRESHOLD, indirect_effect, structural, thresholds, total_effect
 from nnblip.effects.numbers import mean_known, quotient
-from nnblip.effects.reading import restored_names, root_of
+from nnblip.effects.reading import noise_of, one_noise, restored_names, root_of
 from nnblip.errors import ResultError
 from nnblip.results import VARIABLES
 from nnblip.sites import CELLS_NODE
@@ -78,6 +78,7 @@ class Look:
     def __init__(self, tree: xr.DataTree, other: Look | None = None, width: float | None = None) -> None:
         if not isinstance(tree, xr.DataTree):
             raise ResultError(f"expected a result of causal_trace, an xarray.DataTree, not {type(tree).__name__}.")
+        one_noise(tree)
         self.tree, self.other, self.width = tree, other, width
         self.attrs = {str(name): value for name, value in tree.attrs.items()}
         total = total_effect(tree)["corrupted"].to_dataset()
@@ -113,7 +114,7 @@ class Look:
     @property
     def varied(self) -> bool:
         """Whether the draws of the noise differ."""
-        said = str(self.attrs.get("noise", ""))
+        said = noise_of(self.tree)
         if self.total[PROBABILITY].shape[2] == 1:
             return not said.startswith(UNVARIED)
         return bool(np.nanmax(_spread(self.total[PROBABILITY]), initial=0) > 0)

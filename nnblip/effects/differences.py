@@ -40,6 +40,7 @@ def total_effect(tree: xr.DataTree) -> xr.DataTree:
     """
     clean, corrupted = node_of(tree, "clean"), node_of(tree, "corrupted")
     effect = _difference(clean, corrupted, "total effect", "/clean and /corrupted", attrs=corrupted.attrs)
+    effect = effect.transpose(*corrupted[VARIABLES[0]].dims, ...)  # of several noises, these first
     return with_nodes(tree, dict.fromkeys(("corrupted", *restored_names(tree)), effect))
 
 

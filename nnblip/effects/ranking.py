@@ -8,7 +8,17 @@ import numpy as np
 import xarray as xr
 
 from nnblip.effects.differences import indirect_effect
-from nnblip.effects.reading import choose, maps, node_of, over_draws, restored, sites_of, token_texts, with_nodes
+from nnblip.effects.reading import (
+    choose,
+    maps,
+    node_of,
+    one_noise,
+    over_draws,
+    restored,
+    sites_of,
+    token_texts,
+    with_nodes,
+)
 from nnblip.effects.shares import THRESHOLD, relevance
 from nnblip.errors import SettingError
 from nnblip.results import VARIABLES
@@ -79,7 +89,7 @@ def strongest(
     """
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
         raise SettingError(f"n is {n!r}: expected how many sites to list, a whole number of at least 1.")
-    tree = choose(choose(tree, "nu", nu), "example", example)
+    tree = choose(choose(one_noise(tree), "nu", nu), "example", example)
     effects, shares, given = indirect_effect(tree), relevance(tree, threshold), structural(tree)
     sites = []
     for name, node in maps(tree).items():
@@ -136,14 +146,16 @@ def structural(tree: xr.DataTree) -> xr.DataTree:
     layers = int(tree.attrs.get("layers", 0))
     nodes = {}
     for name, node in restored(tree).items():
-        there = node[VARIABLES[0]].notnull().any([dim for dim in ("nu", "draw") if dim in node[VARIABLES[0]].dims])
+        there = (
+            node[VARIABLES[0]].notnull().any([dim for dim in ("noise", "nu", "draw") if dim in node[VARIABLES[0]].dims])
+        )
         if name == CELLS_NODE and "site_layer" in node.coords:
             found = _whole_cells(tree, node, there, layers)
         elif {"kind", "layer", "token"} <= {*there.dims}:
             found = _whole_states(tree, name, node, there, layers)
         else:
             found = xr.zeros_like(there)
-        nodes[name] = xr.Dataset({"structural": found.astype(bool)}).drop_vars(["nu", "draw"], errors="ignore")
+        nodes[name] = xr.Dataset({"structural": found.astype(bool)}).drop_vars(["noise", "nu", "draw"], errors="ignore")
     return with_nodes(tree, nodes)
 
 

@@ -14,8 +14,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from nnblip.errors import ResultError, SettingError, one_of
-from nnblip.results import VARIABLES
+from nnblip.results import NOISE_SETTING, VARIABLES
 from nnblip.sites import KNOCK_OUTS_NODE
+
+#: The dimensions of a run: what of it is not a cell. Of a result of one noise, there is no `noise`.
+OUTER = ("noise", "example", "nu", "draw")
 
 
 def restored(tree: xr.DataTree) -> dict[str, xr.Dataset]:
@@ -70,6 +73,21 @@ def _nearest(label: object, have: list[Any]) -> Any:
         return min(have, key=lambda value: abs(value - float(label))) if isinstance(label, (int, float)) else None
     near = difflib.get_close_matches(str(label), [str(value) for value in have], n=1, cutoff=0.5)
     return near[0] if near else None
+
+
+def one_noise(tree: xr.DataTree) -> xr.DataTree:
+    """The tree itself, if it is of one noise. Raises `ResultError` that lists them, if it is of several."""
+    if isinstance(tree, xr.DataTree) and "noise" in tree.dims:
+        names = tree.coords["noise"].values.tolist()
+        several = ", ".join(map(repr, names))
+        raise ResultError(f"the result has the noises {several}: choose one, result.sel(noise={names[0]!r}).")
+    return tree
+
+
+def noise_of(tree: xr.DataTree) -> str:
+    """What a result says of its noise; of one that was chosen among several, of that one."""
+    coord = tree.coords.get(NOISE_SETTING)
+    return str(coord.item() if coord is not None and not coord.ndim else tree.attrs.get("noise", ""))
 
 
 def root_of(tree: xr.DataTree) -> xr.Dataset:

@@ -19,7 +19,7 @@ import xarray as xr
 
 from nnblip.effects.differences import indirect_effect, total_effect
 from nnblip.effects.numbers import group_intervals, mean_of_ratios, paired_means, ratio
-from nnblip.effects.reading import groups_of, maps, root_of, spoken, without
+from nnblip.effects.reading import OUTER, groups_of, maps, root_of, spoken, without
 from nnblip.errors import SettingError, one_of
 from nnblip.results import VARIABLES
 
@@ -112,7 +112,7 @@ def gamma(
     means = {}
     for name, node in maps(indirect_effect(tree)).items():
         effect = node["probability"]
-        inner = [dim for dim in effect.dims if dim not in ("example", "nu", "draw", "kind")]
+        inner = [dim for dim in effect.dims if dim not in (*OUTER, "kind")]
         # without the node's other coordinates, which may differ between components
         share = shares.of(effect.mean(inner, keep_attrs=True), "probability").reset_coords(drop=True)
         means[name] = share.assign_attrs(long_name=f"Γ(ν) of {spoken(name)}")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nnblip.effects.differences import indirect_effect, total_effect
 from nnblip.effects.numbers import paired_means, ratio
-from nnblip.effects.reading import maps, restored, root_of, without
+from nnblip.effects.reading import OUTER, maps, restored, root_of, without
 from nnblip.effects.resampling import LEAST, unbiased_ratio
 from nnblip.effects.shares import THRESHOLD, thresholds
 from nnblip.errors import ResultError, SettingError, one_of
@@ -138,7 +138,7 @@ def quantities(
         found = maps(effects) if value == "gamma" else restored(effects)
         nodes = {name: node[variable] for name, node in found.items()}
     if value == "gamma":
-        kept = ("example", "nu", "draw", "kind")
+        kept = (*OUTER, "kind")
         nodes = {n: e.mean([d for d in e.dims if d not in kept]).reset_coords(drop=True) for n, e in nodes.items()}
     total = total_effect(data)["corrupted"].to_dataset()[variable] if value in RATIOS else None
     limit = thresholds(threshold)[variable]

@@ -129,7 +129,10 @@ class Ready:
             answer_ids = predicted = model.own_answer(encoded, embeds)
         else:
             answer_ids, predicted = asked.answer_ids, model.own_answer(encoded, embeds, empty=True)
-        extent = replace(model.extent(len(encoded.tokens), len(answer_ids), settings.noise_at), roles=asked.roles)
+        extent = replace(
+            model.extent(len(encoded.tokens), len(answer_ids), settings.noise_at),
+            roles=asked.roles, texts=encoded.tokens,
+        )  # fmt: skip
         place = settings.noise_at
         undamaged = embeds if place == "image_embeds" else clean_at(model, encoded, place)
         if place in BEFORE_VISION:

@@ -11,7 +11,9 @@ from nnblip.blip.network import Blip
 from nnblip.blip.upstream import is_edited, skip
 from nnblip.errors import SiteError, one_of
 from nnblip.passes.plan import Plan, Point
+from nnblip.shown import code, plain, table
 from nnblip.sites import COMPONENTS, IMAGE_KINDS, KINDS
+from nnblip.states import runs
 
 
 @runtime_checkable
@@ -34,6 +36,32 @@ class States(dict[tuple[str, str, int], Tensor]):
 
     def at(self, point: Point, plan: Plan) -> Tensor:
         return self[point.component, point.kind, point.layer][:, plan.steps[point].tokens].transpose(0, 1)
+
+    def __repr__(self) -> str:
+        rows = [
+            (f"{component}, {kind}", f"layers {layers}, each {shape}")
+            for component, kind, layers, shape in self._rows()
+        ]
+        return plain("States, by [component, kind, layer]", [*rows, *self._embeds()])
+
+    def _repr_html_(self) -> str:
+        rows = [(code(component), code(kind), layers, shape) for component, kind, layers, shape in self._rows()]
+        said = "".join(f"{name}: {shape}" for name, shape in self._embeds())
+        head = ("component", "kind", "layers", "shape of each")
+        return table("States, by [component, kind, layer]", head, rows, said)
+
+    def _rows(self) -> list[tuple[str, str, str, tuple[int, ...]]]:
+        """Of each component and kind the layers and the shape, in the order of the run."""
+        found: dict[tuple[str, str], list[int]] = {}
+        for component, kind, layer in self:
+            found.setdefault((component, kind), []).append(layer)
+        return [
+            (component, kind, runs(layers), tuple(self[component, kind, layers[0]].shape))
+            for (component, kind), layers in found.items()
+        ]
+
+    def _embeds(self) -> list[tuple[str, tuple[int, ...]]]:
+        return [] if self.image_embeds is None else [("image_embeds", tuple(self.image_embeds.shape))]
 
     def __missing__(self, key: Any) -> Tensor:
         if not (isinstance(key, tuple) and len(key) == 3):

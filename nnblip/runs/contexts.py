@@ -25,8 +25,9 @@ from nnblip.passes.plan import INPUT, Plan, Point, points, restore_in_place
 from nnblip.passes.sending import send
 from nnblip.passes.states import Donor, States, skip_vision, start_vision, start_words, write_states
 from nnblip.paths import Edge
+from nnblip.runs import description
 from nnblip.runs.run import Elsewhere, Run
-from nnblip.sites import BEFORE_VISION, SUBLAYERS, TEXT_COMPONENTS, Cell, Site, as_cell
+from nnblip.sites import BEFORE_VISION, SUBLAYERS, TEXT_COMPONENTS, Cell, Extent, Site, resolved
 
 
 class CleanRun(Run):
@@ -59,9 +60,30 @@ class CleanRun(Run):
     def answer(self) -> str:
         return self._model.text(self.answer_ids)
 
+    def __repr__(self) -> str:
+        return description.as_text(self, description.of_clean(self))
+
+    def _repr_html_(self) -> str:
+        return description.as_html(self, description.of_clean(self))
+
     @property
     def predicted(self) -> str:
         return self._model.text(self._said)
+
+    def resolve(self, site: Site) -> Site:
+        """A site with a word of this question or a layer from the end, both counted from 0.
+
+        Raises:
+            SiteError: if there is no such layer or word, or the word stands there several times or has several pieces.
+        """
+        found = self._places().one(site)
+        self._places("pixels").check(found)
+        return found
+
+    def _places(self, noise_at: str = "image_embeds") -> Extent:
+        """How many layers and tokens there are, and what can be restored with the noise at a place."""
+        extent = self._model.extent(self.input_ids.shape[1], len(self.answer_ids), noise_at)
+        return replace(extent, texts=tuple(self.tokens))
 
     def _prepare(self, model: Blip) -> None:
         if self._answer_ids is None:
@@ -130,9 +152,9 @@ class CorruptedRun(Run):
         super().__init__(model, clean.encoded, clean.knock_out if knock_out is None else knock_out, backend)
         self._answer_ids = clean.answer_ids
         self.clean = clean
-        extent = model.extent(clean.input_ids.shape[1], len(clean.answer_ids), noise_at)
+        extent = clean._places(noise_at)
         self._edge = restore if isinstance(restore, Edge) else None
-        self._cell: Cell = () if restore is None or isinstance(restore, Edge) else as_cell(restore)
+        self._cell: Cell = () if restore is None or isinstance(restore, Edge) else resolved(restore, extent)
         for one in self._cell if self._edge is None else [self._edge]:
             one.check(extent) if isinstance(one, Edge) else extent.check(one)
         self._frozen = _frozen(freeze, self._cell)
@@ -151,6 +173,12 @@ class CorruptedRun(Run):
         self._words: Tensor | None = None
         if not self.away:
             self._prepare(model)
+
+    def __repr__(self) -> str:
+        return description.as_text(self, description.of_corrupted(self))
+
+    def _repr_html_(self) -> str:
+        return description.as_html(self, description.of_corrupted(self))
 
     @property
     def answer(self) -> str:

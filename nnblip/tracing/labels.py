@@ -72,6 +72,7 @@ def labelled(model: BlipVQA, example: Example, settings: Settings, encoded: Enco
     extent = replace(
         model.extent(len(encoded.tokens), len(found.answer_ids), settings.noise_at),
         roles=settings.roles(encoded.tokens),
+        texts=encoded.tokens,
     )
     nodes = settings.nodes(extent)
     tokens = {

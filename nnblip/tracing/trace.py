@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from nnblip.remote import errand
 from nnblip.roles import RoleFunction
 from nnblip.sites import CellsLike
 from nnblip.tracing.labels import labelled, result_of
+from nnblip.tracing.noises import require_comparable, side_by_side
 from nnblip.tracing.requests import Request, each, sending, several
 
 
@@ -28,7 +29,7 @@ def causal_trace(
     examples: Iterable[ExampleLike] | Example,
     nu: float | Sequence[float] = Settings.nu,
     draws: int | str = Settings.draws,
-    noise: NoiseLike = Settings.noise,
+    noise: NoiseLike | Sequence[NoiseLike] = Settings.noise,
     *,
     reliability: float = Settings.reliability,
     seed: int = Settings.seed,
@@ -62,7 +63,8 @@ def causal_trace(
         nu: noise factor or factors, each at least 0.
         draws: how many samples of the noise, the same for every ν and every cell. With "auto" each example has as
             many, ten at a time and at most 100, as every map of it needs to be as reliable as wished for.
-        noise: name or object, see `nnblip.noise`.
+        noise: name or object, see `nnblip.noise`. Or a list of several, each with all its draws; then every
+            node but `/clean` and `/knock_outs` has the dimension `noise` first.
         reliability: with draws="auto", the split-half reliability (Spearman-Brown) that is wished for: how far the
             map of the mean over draws would come out again with as many others.
         seed: seed of the noise; the same seed and settings give the same numbers bit for bit.
@@ -119,19 +121,33 @@ def causal_trace(
         RemoteError: for any fault of the server.
     """
     model = as_model(model).at(remote)
-    settings = Settings.of(
-        nu=nu, draws=draws, noise=noise, reliability=reliability, seed=seed, kinds=kinds, components=components,
-        cells=cells, direction=direction, freeze=freeze, noise_at=noise_at, regions=regions, knock_out=knock_out,
+    several_noises, noises = isinstance(noise, list | tuple), noise if isinstance(noise, list | tuple) else [noise]
+    wanted = partial(
+        Settings.of,
+        nu=nu, draws=draws, reliability=reliability, seed=seed, kinds=kinds, components=components,
+        cells=list(cells) if isinstance(cells, Iterator) else cells,
+        direction=direction, freeze=freeze, noise_at=noise_at, regions=regions, knock_out=knock_out,
         roles=roles, rival=rival, max_rows=max_rows,
     )  # fmt: skip
+    every = [wanted(noise=one) for one in noises]
+    if several_noises:
+        require_comparable(every)
+        examples = several(examples)
     if not blocking:
         from nnblip.tracing.jobs import Job
 
         if not model.remote:
             raise SettingError("blocking=False: only a trace on a server can be left alone, with remote=True")
-        return Job.submit(model, several(examples), settings)
-    traced = each(examples, settings, partial(request, model, settings, timeout=timeout), progress, model.remote)
-    return result_of(model, settings, traced)
+        if several_noises:
+            raise SettingError("blocking=False with several noises: expected one noise, a job for each")
+        return Job.submit(model, several(examples), every[0])
+    found = [
+        result_of(
+            model, one, each(examples, one, partial(request, model, one, timeout=timeout), progress, model.remote)
+        )
+        for one in every
+    ]
+    return side_by_side(found, every) if several_noises else found[0]
 
 
 def trace_example(
