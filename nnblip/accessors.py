@@ -134,7 +134,7 @@ class OfTree:
         for path, node in self._tree.subtree_with_keys:
             data = node.to_dataset(inherit=path == ".")
             if of_question := _of_question(path, node):
-                data = _at(data, text, _names(node))
+                data = _at(data, text, _names(node) or _names(self._tree))
             nodes["/" if path == "." else path], found = data, found or of_question
         if not found:
             raise ResultError(
@@ -160,7 +160,10 @@ class OfTree:
         if "role" in self._tree.coords:  # a node of its own
             found = OfArrays(self._tree.to_dataset()).role(name)
             return xr.DataTree(found, name=self._tree.name)
-        averaged = effects.by_role(self._tree)
+        without = [path for path, node in self._tree.children.items() if "role" not in node.coords]
+        averaged = effects.by_role(
+            self._tree.drop_nodes(without) if len(without) < len(self._tree.children) else self._tree
+        )
         having = {path: node for path, node in averaged.children.items() if "role" in node.to_dataset().dims}
         roles = {path: [str(role) for role in node.coords["role"].values] for path, node in having.items()}
         one_of(name, dict.fromkeys(role for some in roles.values() for role in some), "role", ResultError)
@@ -218,11 +221,11 @@ def _at(data: Data, word: str, names: Sequence[str]) -> Data:
     places = []
     for number, row in enumerate(rows):
         tokens = [text if isinstance(text, str) else "" for text in row]
-        where = f"example {names[number]!r}" if number < len(names) else ""
+        where = f"example {names[number]!r}" if number < len(names) else repr(" ".join(filter(None, tokens)))
         found = positions(tokens, word, ResultError, where)
         if len(found) > 1:
             raise ResultError(
-                f"token {word!r}: it has {len(found)} pieces in {where or 'the question'}, {spelt(tokens, found)};"
+                f"token {word!r}: it has {len(found)} pieces in {where}, {spelt(tokens, found)};"
                 f" choose by position, .isel(token={found})"
             )
         places.append(found[0])

@@ -56,5 +56,5 @@ def number(value: float) -> str:
     """A probability as it is shown: four digits, or as many more as tell it from 0 and 1."""
     off = min(value, 1 - value)
     if 0 < off < 5e-5:
-        return f"{value:.1e}" if off == value else f"{value:.{1 - math.floor(math.log10(off))}f}"
+        return f"{value:.1e}" if off == value else f"{value:.{-math.floor(math.log10(off))}f}"
     return f"{value:.4f}"

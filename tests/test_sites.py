@@ -1,11 +1,13 @@
 """Sites, cells and extents: what is refused, and with which words."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
 
 from nnblip.errors import SiteError
+from nnblip.paths import Edge
 from nnblip.sites import (
     KINDS,
     TEXT_COMPONENTS,
@@ -64,6 +66,8 @@ def test_a_name_that_resembles_nothing_lists_all_names_in_a_proper_sentence(give
 @pytest.mark.parametrize("name", ["layer", "token"])
 @pytest.mark.parametrize("value", [-1, True, False, 1.0, 2.5, "3", None, float("nan"), [1], np.float64(1)])
 def test_layer_and_token_must_be_whole_numbers_from_zero(name, value):
+    if (name, value) in (("layer", -1), ("token", "3")):
+        return  # counted from the end, and a word
     with pytest.raises(SiteError) as caught:
         Site("question_encoder", **{name: value})
     message = str(caught.value)
@@ -268,3 +272,76 @@ def test_an_empty_cell_is_refused(empty):
 def test_what_is_no_site_is_refused_and_the_message_shows_how_to_write_one(given):
     with pytest.raises(SiteError, match=r"is not a site: expected nnblip\.Site\(component, kind, layer=, token=\)"):
         as_cell(given)
+
+
+# --- words, and layers from the end -----------------------------------------------------------
+
+READ = ("[CLS]", "is", "the", "giz", "##mo", "on", "the", "light", "blue", "rect", "##ang", "##le", "[SEP]")
+ASKED = Extent(6, len(READ), 1, 4, image_layers=4, side=8, texts=READ)
+
+
+@pytest.mark.parametrize(
+    ("word", "tokens"),
+    [("light", [7]), ("Blue", [8]), ("gizmo", [3, 4]), ("rectangle", [9, 10, 11]), ("##ang", [10]), ("[SEP]", [12])],
+)
+def test_a_word_is_its_pieces(word, tokens):
+    site = Site("question_encoder", "attention", 2, word)
+    assert ASKED.resolve(site) == tuple(Site("question_encoder", "attention", 2, token) for token in tokens)
+    (cell,) = gather([site], ASKED)
+    assert cell == ASKED.resolve(site)
+    together = gather([[site, Site("question_encoder", token=1)]], ASKED)
+    assert together == [(*ASKED.resolve(site), Site("question_encoder", token=1))]
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("the", "has it 2 times, at 2, 6; expected the position of one"),
+        ("lihgt", "did you mean 'light'?"),
+        ("giz", "is not in the question '[CLS] is the gizmo on the light blue rectangle [SEP]'"),
+        ("##x", "It has: 0 '[CLS]', 1 'is', 2 'the', 3 'giz', 4 '##mo',"),
+    ],
+)
+def test_a_word_that_is_not_there_or_not_alone_is_refused_with_positions(word, said):
+    with pytest.raises(SiteError, match=re.escape(said)):
+        ASKED.resolve(Site("question_encoder", token=word))
+
+
+def test_one_site_of_a_word_of_pieces_is_refused_with_positions():
+    with pytest.raises(SiteError, match=re.escape("the word has 2 pieces, 3 'giz', 4 '##mo'; expected the position")):
+        ASKED.one(Site("question_encoder", token="gizmo"))
+    two = pairs([Site("question_encoder", token="gizmo"), Site("question_encoder", token="light")])
+    with pytest.raises(SiteError, match="2 pieces"):
+        gather(two, ASKED)
+    light, blue = (Site("question_encoder", "block", -1, word) for word in ("light", "blue"))
+    seven, eight = (Site("question_encoder", "block", 5, token) for token in (7, 8))
+    assert gather(pairs([light, blue]), ASKED) == [(seven,), (eight,), (seven, eight)]
+
+
+def test_a_layer_from_the_end_is_of_its_component():
+    assert ASKED.one(Site("question_encoder", layer=-1)).layer == 5
+    assert ASKED.one(Site("answer_decoder", layer=-6)).layer == 0
+    assert ASKED.one(Site("image_encoder", layer=-1)).layer == 3
+    with pytest.raises(SiteError, match="layer -7 of question_encoder: there are 6, 0 to 5 or -6 to -1"):
+        ASKED.one(Site("question_encoder", layer=-7))
+    both = [Site("question_encoder", layer=-1, token=7), Site("question_encoder", layer=5, token="light")]
+    with pytest.raises(SiteError, match="the same sites are given twice"):
+        gather(both, ASKED)
+
+
+@pytest.mark.parametrize("component", ["answer_decoder", "image_encoder"])
+def test_only_the_question_has_words(component):
+    with pytest.raises(SiteError, match="only question_encoder reads words"):
+        Site(component, token="light")
+
+
+def test_a_word_needs_a_question():
+    with pytest.raises(SiteError, match="which is not known here; expected a position"):
+        Extent(6, 9, 1, 4).resolve(Site("question_encoder", token="light"))
+
+
+def test_an_edge_is_between_sites_that_are_resolved():
+    receiver = Site("question_encoder", "attention_out", 2, 1)
+    for sender in (Site("question_encoder", "mlp_out", 0, "light"), Site("question_encoder", "mlp_out", -6, 1)):
+        with pytest.raises(SiteError, match=re.escape("expected clean.resolve(site), or numbers")):
+            Edge([sender], receiver, "value")

@@ -7,7 +7,7 @@ import io
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,22 +16,19 @@ from nnblip.errors import NnblipError
 from nnblip.examples import Example, load_image
 from nnblip.shown import Markup, table
 
-if TYPE_CHECKING:
-    from nnblip.datasets.records import Dataset
-
 ROWS = 10
 #: Pixels of the longer side of a picture in the table.
 SIDE = 56
 OWN = "(the model's own)"
 
 
-def as_html(dataset: Dataset) -> str:
-    """The first rows, as far as they have to be read for it."""
+def as_html(title: str, examples: Iterator[Example]) -> str:
+    """The first examples, as far as they have to be read for it."""
     head = ("", "id", "picture", "question", "answer", "question_type", "more")
     try:
-        some = list(itertools.islice(_examples(dataset), ROWS + 1))
+        some = list(itertools.islice(examples, ROWS + 1))
     except NnblipError as error:
-        return table(repr(dataset), ("cannot be read",), [(error,)])
+        return table(title, ("cannot be read",), [(error,)])
     rows = [
         (
             number, one.id, _picture(one.image), one.question, one.answer or OWN, one.question_type or "",
@@ -40,11 +37,7 @@ def as_html(dataset: Dataset) -> str:
         for number, one in enumerate(some[:ROWS])
     ]  # fmt: skip
     note = f"The first {ROWS}; len(dataset) counts all, dataset[{ROWS}:{2 * ROWS}] are the next." if some[ROWS:] else ""
-    return table(repr(dataset).strip("<>"), head, rows, note)
-
-
-def _examples(dataset: Dataset) -> Iterator[Example]:
-    return (row for row in dataset._checked() if isinstance(row, Example))
+    return table(title, head, rows, note)
 
 
 def _picture(image: Any) -> str:

@@ -131,7 +131,7 @@ class Dataset:
         return f"<Dataset {self.name}, {known}{len(self.problems)} problems>"
 
     def _repr_html_(self) -> str:
-        return as_html(self)
+        return as_html(repr(self).strip("<>"), (row for row in self._checked() if isinstance(row, Example)))
 
     def _checked(self) -> Iterator[Example | Problem]:
         """The rows; an id that came before is a problem."""

@@ -54,17 +54,17 @@ class Seen:
             several = () if isinstance(values, range) else values
             texts = [value for value in several if isinstance(value, str) and value not in self.fitting[name]]
             if texts or not self.fitting[name]:
-                given = texts[0] if texts else told(values)
+                given = texts[0] if texts else next(iter(values)) if len(values) == 1 else values
                 raise InputError(
-                    f"{where}: none of {self.rows} examples has the {name} {told(given) if texts else given}"
-                    + _hint(given, list(self.values[name]))
+                    f"{where}: none of {self.rows} examples has the {name} {told(given)}"
+                    + _hint(str(given), list(self.values[name]))
                 )
 
 
 def _hint(given: str, there: list[Any]) -> str:
     """The nearest of what there is, and some of it."""
-    texts = [str(one) for one in there]
-    near = difflib.get_close_matches(given, texts, n=1, cutoff=0.5)
+    texts = {str(one): one for one in there}
+    near = [texts[one] for one in difflib.get_close_matches(given, texts, n=1, cutoff=0.5)]
     more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
     said = f" There is: {', '.join(map(told, there[:SHOWN]))}{more}." if there else ""
-    return (f"; did you mean {near[0]!r}?" if near else ".") + said
+    return (f"; did you mean {told(near[0])}?" if near else ".") + said

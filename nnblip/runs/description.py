@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nnblip.noise import described
 from nnblip.shown import facts, number, plain
 from nnblip.sites import describe
 
-if TYPE_CHECKING:
-    from nnblip.runs.contexts import CleanRun, CorruptedRun
-
 Facts = list[tuple[str, Any]]
 
 
-def of_clean(run: CleanRun) -> Facts:
+def of_clean(run: Any) -> Facts:
     """Question, answer, numbers, tokens."""
     found: Facts = [("question", run.encoded.question)]
     if run._outcome is None:
@@ -27,7 +24,7 @@ def of_clean(run: CleanRun) -> Facts:
     return found + _places(run)
 
 
-def of_corrupted(run: CorruptedRun) -> Facts:
+def of_corrupted(run: Any) -> Facts:
     """What was done, and what is left of the answer."""
     found: Facts = [("question", run.encoded.question), ("answer", run.clean.answer)]
     if run._outcome is not None:
@@ -48,7 +45,7 @@ def of_corrupted(run: CorruptedRun) -> Facts:
     return found + _places(run)
 
 
-def _restored(run: CorruptedRun) -> str:
+def _restored(run: Any) -> str:
     if run._edge is not None:
         return str(run._edge)
     return str(describe(run._cell)["cell"]) if run._cell else "nothing named"

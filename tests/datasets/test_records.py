@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import re
 import subprocess
 from collections import Counter
 
@@ -9,10 +12,11 @@ import pytest
 from helpers import dataset_files as own
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from nnblip import datasets
 from nnblip.datasets import Dataset, Problem, template_of
-from nnblip.errors import InputError, NnblipError, NnblipWarning
+from nnblip.errors import InputError, NnblipError, NnblipWarning, PlaceError
 from nnblip.examples import Example
 
 
@@ -49,8 +53,86 @@ def test_selections_chain_and_read_anew():
     wanted = [e.id for e in several() if e.question_type == "color" and e.extra["half"] == 1]
     assert names(chosen) == names(chosen) == wanted and len(wanted) == 25
     assert names(dataset.where(question_type=("color", "number"))) == names(dataset)
-    assert names(dataset.where(question_type="colour")) == names(dataset.where(none=1)) == []
     assert names(dataset.where(words=range(1, 3))) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (dict(question_type="colour"), "none of 100 examples has the question_type 'colour'; did you mean 'color'?"),
+        (dict(question_type=["color", "numbre"]), "'numbre'; did you mean 'number'? There is: 'color', 'number'."),
+        (dict(hlaf=1), "no example has a field 'hlaf'; did you mean 'half'? There is: 'half', 'question_type'."),
+        (dict(half=2), "none of 100 examples has the half 2. There is: 0, 1."),
+        (dict(half=range(2, 9)), "none of 100 examples has the half range(2, 9)"),
+        (dict(question_type="color", half="1"), "has the half '1'; did you mean 1? There is: 0, 1."),
+    ],
+)
+def test_a_misspelt_selection_is_refused(asked, said):
+    chosen = Dataset("d", several).where(**asked)
+    for read in (names, len, lambda one: one.sample(3)):
+        with pytest.raises(InputError, match=re.escape(said)):
+            read(chosen)
+
+
+def test_a_selection_of_nothing_and_of_what_is_there_is_not_misspelt():
+    dataset = Dataset("d", several)
+    assert len(dataset.where(half=range(1, 9))) == 50
+    assert len(dataset.where(question_type="color", words=9)) == 0, "nothing fits both, and each is there"
+    assert names(Dataset("none", list).where(question_type="colour")) == []
+
+
+# --- by number --------------------------------------------------------------------------------
+
+
+def test_length_and_places_are_those_of_what_is_iterated():
+    reads = []
+    dataset = Dataset("d", lambda: reads.append(1) or several())
+    every = [e.id for e in several()]
+    assert len(dataset) == 100 and dataset and len(reads) == 1
+    assert [dataset[k].id for k in (0, 99, -1, -100)] == [every[k] for k in (0, 99, -1, -100)]
+    for part in (slice(3), slice(-5, None), slice(None, None, 7), slice(200, 300)):
+        assert names(dataset[part]) == every[part] and len(dataset[part]) == len(every[part])
+    assert isinstance(dataset[:3], Dataset) and names(dataset[:60].where(half=1)) == every[50:60]
+    assert names(dataset) == every and len(reads) == 1, "what was read is kept"
+    with pytest.raises(PlaceError, match="example 100 of d: it has 100, 0 to 99"):
+        dataset[100]
+    with pytest.raises(IndexError):
+        Dataset("d", list)[0]
+    with pytest.raises(InputError, match="expected the number of an example, or a slice"):
+        dataset["e3"]
+    assert not Dataset("d", list) and not len(Dataset("d", list))
+
+
+def test_a_list_reads_once_and_tells_of_problems_once():
+    reads = []
+    dataset = Dataset("d", lambda: reads.append(1) or rows())
+    with pytest.warns(NnblipWarning, match="4 rows skipped") as told:
+        assert [e.id for e in list(dataset)] == ["e0", "e1", "e2"]
+    assert len(reads) == len(told) == 1
+    assert len(dataset) == 3 and len(dataset.problems) == len(dataset[:2].problems) == 4
+    assert repr(dataset) == "<Dataset d, 3 examples, 4 problems>"
+    with pytest.raises(InputError, match="f:1: bad"):
+        len(Dataset("d", rows, strict=True))
+
+
+def test_a_notebook_shows_the_first_rows_and_their_pictures(tmp_path):
+    Image.new("RGB", (300, 200), "red").save(tmp_path / "p.png")
+    made = []
+    some = [
+        Example(str(tmp_path / "p.png"), "is <it> red", "yes", "color", "a&b", extra={"half": "<i>"}),
+        Example("none.png", "is it", id="b"),
+        Example(lambda: made.append(1), "is it made", id="c"),
+        *several(20),
+    ]
+    reads = []
+    page = Dataset("<b>d</b>", lambda: (reads.append(one) or one for one in some))._repr_html_()
+    assert "is &lt;it&gt; red" in page and "a&amp;b" in page and "half=&lt;i&gt;" in page and "&lt;b&gt;d" in page
+    assert "<i>" not in page and "<b>d" not in page
+    (picture,) = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+    assert Image.open(io.BytesIO(base64.b64decode(picture))).size == (56, 37)
+    assert "there is no such file" in page and "made when it is needed" in page and not made
+    assert page.count("<tr>") == 11 and len(reads) == 11, "only the rows that are shown are read"
+    assert "did you mean &#x27;color&#x27;" in Dataset("d", several).where(question_type="colr")._repr_html_()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import re
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,16 @@ def test_a_text_of_others_stays_in_its_line(faulty):
     names = [f"q{k}\n\x1b[31m" for k in range(10)]
     tree = faulty.map_over_datasets(lambda node: node.assign_coords(example=names) if "example" in node.dims else node)
     assert all("\n" not in str(one) and "\x1b" not in str(one) for one in nnblip.diagnose(tree))
+
+
+def test_a_notebook_shows_all_of_them_escaped(faulty):
+    findings = nnblip.diagnose(faulty)
+    page = findings._repr_html_()
+    assert page.count("<tr>") == 1 + len(findings) and "2 warning" in page
+    assert all(escape(text) in page for one in findings for text in (one.name, one.measured, one.limit, one.remedy))
+    evil = Finding("<script>", "note", "<b>", "", ("<i>",))
+    assert not re.search("<(script|b|i)>", Findings([evil])._repr_html_().replace("<b>Findings", ""))
+    assert "nothing found" in Findings()._repr_html_()
 
 
 @pytest.mark.parametrize("given", [None, 5, xr.Dataset()])

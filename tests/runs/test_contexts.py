@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import oracle
 import pytest
 import torch
 from helpers.scenes import VISIBLE, Truth, question_of, visible
 
 import nnblip
+from nnblip.blip.description import parts
 from nnblip.errors import SiteError
+from nnblip.shown import number
 from nnblip.sites import KINDS, TEXT_COMPONENTS, WHOLE_KINDS, Site
 
 
@@ -167,3 +172,103 @@ def test_bad_noise_is_refused(model, traced, wrong):
     *_, clean = traced
     with pytest.raises(nnblip.NnblipError):
         model.corrupt(clean, **wrong)
+
+
+# --- words, and layers from the end -----------------------------------------------------------
+
+
+def test_a_word_is_restored_as_its_position_is(model, traced):
+    image, question, _, clean = traced
+    word = next(token for token in clean.tokens[1:-1] if clean.tokens.count(token) == 1)
+    place = clean.tokens.index(word)
+    named = Site("question_encoder", "attention", -1, word)
+    assert clean.resolve(named) == Site("question_encoder", "attention", 5, place)
+    numbers = []
+    for site in (named, Site("question_encoder", "attention", 5, place), None):
+        with model.corrupt(clean, nu=5.0, restore=site) as run:
+            pass
+        numbers.append(run.log_probability)
+    assert numbers[0] == numbers[1] != numbers[2]
+    asked = dict(nu=5, draws=1, kinds=[], components=["question_encoder"])
+    tree = nnblip.causal_trace(model, [(image, question)], cells=[named], **asked)
+    same = nnblip.causal_trace(model, [(image, question)], cells=[clean.resolve(named)], **asked)
+    assert tree["cells"].identical(same["cells"]) and float(tree["cells"].log_probability) == pytest.approx(
+        numbers[0], abs=1e-4
+    )
+
+
+def test_a_word_of_several_pieces_is_all_of_them_here_and_one_site_nowhere(model, traced):
+    _, _, _, clean = traced
+    encoded = replace(clean.encoded, tokens=(*clean.tokens[:3], "giz", "##mo", *clean.tokens[5:]))
+    with model.clean(encoded) as pieces:
+        pass
+    numbers = []
+    for restore in (
+        Site("question_encoder", layer=3, token="gizmo"),
+        [Site("question_encoder", layer=3, token=k) for k in (3, 4)],
+    ):
+        with model.corrupt(pieces, nu=5.0, restore=restore) as run:
+            pass
+        numbers.append(run.log_probability)
+    assert numbers[0] == numbers[1]
+    with pytest.raises(SiteError, match="the word has 2 pieces, 3 'giz', 4 '##mo'"):
+        pieces.resolve(Site("question_encoder", token="gizmo"))
+
+
+def test_a_word_or_layer_that_is_not_there_is_refused_before_the_run(model, traced):
+    _, _, _, clean = traced
+    for site, said in (
+        (Site("question_encoder", token="zebra"), f"token 'zebra' is not in the question '\\[CLS\\] {clean.tokens[1]}"),
+        (Site("question_encoder", layer=-7), "layer -7 of question_encoder: there are 6, 0 to 5 or -6 to -1"),
+    ):
+        with pytest.raises(SiteError, match=said):
+            model.corrupt(clean, nu=5.0, restore=site)
+        with pytest.raises(SiteError, match=said):
+            clean.resolve(site)
+
+
+# --- what they say of themselves --------------------------------------------------------------
+
+
+def test_runs_and_states_show_themselves(model, traced):
+    image, question, _, clean = traced
+    assert (
+        repr(model.clean(image, question)) == f"<CleanRun>\n  question: {question}\n  numbers: after its `with` block"
+    )
+    site = Site("question_encoder", layer=-1, token=2)
+    with model.corrupt(clean, nu=5.0, seed=3, draw=1, restore=site, freeze=["crossattention"]) as run:
+        pass
+    for shown in (repr(run), run._repr_html_()):
+        for text in (
+            question, clean.answer, number(run.probability), number(clean.probability), "Multiplicative()",
+            "image_embeds", "seed", "3, draw 1", "question_encoder block layer 5 token 2",
+            "question_encoder crossattention_out",
+        ):  # fmt: skip
+            assert text in shown, text
+    for shown in (repr(clean), clean._repr_html_()):
+        assert number(clean.probability) in shown and f"2:{clean.tokens[2]}" in shown
+    for shown in (repr(clean.states), clean.states._repr_html_()):
+        assert "0-5" in shown and f"(1, {len(clean.tokens)}, 512)" in shown and "mlp_activation" in shown
+    encoded = replace(clean.encoded, question="<script>alert(1)</script>")
+    assert "<script>" not in model.clean(encoded)._repr_html_()
+
+
+def test_a_model_names_its_parts_as_they_are_typed(model, there):
+    for shown in (repr(model), model._repr_html_()):
+        for text in (
+            "nnblip-demo",
+            "4,043,328 parameters",
+            "float32",
+            "cpu",
+            "question_encoder.layer[0..5].crossattention",
+        ):
+            assert text in shown
+    assert "NDIF server" in repr(there) and "4,043,328 parameters" in there._repr_html_()
+    read = set()
+    for name, kinds in parts(model):
+        component = name.partition(".")[0]
+        for kind in kinds:
+            part = eval("model." + re.sub(r"\[0\.\.\d\]", "[2]", name))
+            assert part is model._state_module(component, kind, 2), (name, kind)
+            read.add(kind)
+    assert read == {*KINDS} - {"block_input"}, "which is no output"
