@@ -12,6 +12,10 @@ import sys as _sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import xarray
+
     from nnblip import datasets, demo, effects, noise, plot, results, sites
     from nnblip.diagnosis import diagnose
     from nnblip.edges import knock_out
@@ -22,7 +26,6 @@ if TYPE_CHECKING:
     from nnblip.paths import Edge
     from nnblip.plants import planted
     from nnblip.results import open_result as open
-    from nnblip.results import save
     from nnblip.sites import Site
     from nnblip.sweeps.sweep import sweep
     from nnblip.tracing.attention import attention
@@ -54,7 +57,6 @@ _NAMES = {
     "lens": "tracing.lens",
     "open": "results",
     "relevance": "effects",
-    "save": "results",
     "sweep": "sweeps.sweep",
     "total_effect": "effects",
 }
@@ -66,6 +68,16 @@ __all__ = [
     "knock_out", "lens", "noise", "open", "planted", "plot", "relevance", "results", "save", "sites", "sweep",
     "total_effect",
 ]  # fmt: skip
+
+
+def save(tree: xarray.DataTree, path: str | Path, overwrite: bool = False) -> Path:
+    """Store a result, see `nnblip.results.save`.
+
+    (No name that is handed on at first use: nnsight gives every object a method `save`, modules too.)
+    """
+    from nnblip import results
+
+    return results.save(tree, path, overwrite)
 
 
 def __getattr__(name: str) -> object:

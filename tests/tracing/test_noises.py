@@ -14,15 +14,12 @@ from nnblip.errors import NnblipError, ResultError, SettingError
 from nnblip.noise import Scale
 
 NOISES = ("multiplicative", "mean")
-ASKED = dict(
-    nu=[1, 5], draws=4, kinds=["block", "attention_head"], components=["question_encoder", "answer_decoder"],
-    cells=[sites.windows(2), sites.knock_outs("question_to_answer")],
-)  # fmt: skip
+ASKED = dict(nu=[1, 5], draws=4, kinds=["block"], cells=[sites.windows(6), sites.knock_outs("question_to_answer")])
 
 
 @pytest.fixture(scope="module")
 def traced(model):
-    examples = [visible(model, kind=kind)[:2] for kind in ("color", "object")]
+    examples = [visible(model)[:2], visible(model, start=50)[:2]]
     alone = {noise: nnblip.causal_trace(model, examples, noise=noise, **ASKED) for noise in NOISES}
     for result in alone.values():
         lost = effects.total_effect(result)["corrupted"].probability.sel(nu=5).mean()
@@ -66,12 +63,17 @@ def test_each_noise_is_the_result_under_it_alone(traced):
 )  # fmt: skip
 def test_effects_keep_the_dimension(traced, effect):
     several, alone = traced
-    several = several.assign_coords(question_type=("example", ["a", "b"]))
-    found = effect(several)
+    found = effect(typed(several))
     for noise, result in alone.items():
-        result = result.assign_coords(question_type=("example", ["a", "b"]))
         chosen = found.sel(noise=noise) if "noise" in found.dims else found
-        same(chosen, effect(result))
+        same(chosen, effect(typed(result)))
+
+
+def typed(tree):
+    """The same whose two examples are of two types."""
+    nodes = {f"/{name}": node.to_dataset(inherit=False) for name, node in tree.children.items()}
+    root = tree.to_dataset().assign_coords(question_type=("example", ["a", "b"]))
+    return xr.DataTree.from_dict({"/": root, **nodes})
 
 
 def test_stored_and_opened_it_is_the_same(traced, tmp_path):
