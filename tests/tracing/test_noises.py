@@ -41,6 +41,7 @@ def same(one, other):
         )
 
 
+@pytest.mark.slow
 def test_each_noise_is_the_result_under_it_alone(traced):
     several, alone = traced
     for name, node in several.children.items():
@@ -52,6 +53,7 @@ def test_each_noise_is_the_result_under_it_alone(traced):
     assert several.attrs["noise"] == "Multiplicative(); Mean()"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "effect",
     [
@@ -76,6 +78,7 @@ def typed(tree):
     return xr.DataTree.from_dict({"/": root, **nodes})
 
 
+@pytest.mark.slow
 def test_stored_and_opened_it_is_the_same(traced, tmp_path):
     several, _ = traced
     nnblip.save(several, tmp_path / "several.zarr")
@@ -85,6 +88,7 @@ def test_stored_and_opened_it_is_the_same(traced, tmp_path):
         xr.testing.assert_equal(opened[name].to_dataset(), several[name].to_dataset())
 
 
+@pytest.mark.slow
 def test_what_ranks_or_judges_wants_one_noise(traced):
     several, alone = traced
     name = str(several.coords["example"].values[0])
@@ -105,6 +109,7 @@ def test_what_ranks_or_judges_wants_one_noise(traced):
     assert nnblip.diagnose(several.sel(noise="mean")) == nnblip.diagnose(alone["mean"])
 
 
+@pytest.mark.slow
 def test_two_of_one_name_are_told_apart_by_their_settings(model):
     image, question, _ = visible(model)
     result = nnblip.causal_trace(model, [(image, question)], nu=1, draws=1, noise=[Scale(), Scale(0.5)])
