@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -12,13 +14,16 @@ from sphinx.util.inspect import TypeAliasForwardRef
 
 import nnblip
 
+sys.path.insert(0, str(Path(__file__).parent))
+import execution
+
 project = "nnblip"
 author = copyright = "The nnblip developers"
 version = release = nnblip.__version__
 
 extensions = [
     "cyclopts.ext.sphinx",
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
@@ -27,6 +32,11 @@ extensions = [
 exclude_patterns = ["_build"]
 myst_heading_anchors = 3
 smartquotes = False
+
+# --- notebooks -----------------------------------------------------------------------
+
+globals().update({f"nb_{name}": value for name, value in execution.settings().items()})
+nb_output_stderr = "remove"  # progress bars; the tests of the notebooks fail on anything else
 
 html_theme = "furo"
 html_title = f"nnblip {version}"

@@ -1,4 +1,4 @@
-"""docs/server.md: its snippets, and its commands in a shell; what installs is scripts/test-remote's."""
+"""docs/server.md: its snippets, its commands in a shell, and the notebook; what installs is scripts/test-remote's."""
 
 import os
 import re
@@ -25,6 +25,15 @@ def lines() -> list[str]:
     return block.splitlines()
 
 
+def notebook() -> str:
+    """The cells of the notebook about servers, as a program."""
+    return "\n".join(
+        re.findall(
+            r"```{code-cell} ipython3\n(.*?)```", (ROOT / "docs" / "notebooks" / "remote.md").read_text(), re.DOTALL
+        )
+    )
+
+
 def test_from_nothing_to_a_remote_map(local, tmp_path):
     install, export, serve, trace = lines()
     assert install.startswith("pip install '.[serve]'") and f":{PORT}" in export
@@ -36,6 +45,7 @@ def test_from_nothing_to_a_remote_map(local, tmp_path):
         serve, export = serve.replace("serve", f"serve --port {port}", 1), export.replace(f":{PORT}", f":{port}")
     path = f"{Path(server_python()).parent}{os.pathsep}{os.environ['PATH']}"
     log = tmp_path / "log"
+    (tmp_path / "notebook.py").write_text(notebook())
     shutil.copy(nnblip.demo.HERE / "scenes" / "scene10.png", tmp_path / "photo.jpg")
     (tmp_path / "readme.py").write_text("\n".join(["import nnblip", *blocks("py")]))
     with log.open("w") as said:
@@ -57,9 +67,11 @@ def test_from_nothing_to_a_remote_map(local, tmp_path):
         type_and_wait(serve, "Ready after", READY_SECONDS)
         type_and_wait(f"{trace}\necho traced: $?", "traced:", 600)
         type_and_wait("python readme.py\necho ran: $?", "ran:", 600)
+        type_and_wait("python notebook.py\necho noted: $?", "noted:", 600)
     finally:
         type_and_wait("kill $!; wait $!; echo stopped: $?", "stopped:", 300)
         shell.communicate("exit\n", timeout=300)
+    assert "noted: 0" in log.read_text() and "not run" not in log.read_text(), log.read_text()
     assert "ran: 0" in log.read_text(), log.read_text()
     assert "traced: 0" in log.read_text() and "stopped: 0" in log.read_text(), log.read_text()
     assert not processes(port)
