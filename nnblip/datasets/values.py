@@ -66,5 +66,5 @@ def _hint(given: str, there: list[Any]) -> str:
     texts = {str(one): one for one in there}
     near = [texts[one] for one in difflib.get_close_matches(given, texts, n=1, cutoff=0.5)]
     more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
-    said = f" There is: {', '.join(map(told, there[:SHOWN]))}{more}." if there else ""
+    said = f" There is: {', '.join(map(told, there[:SHOWN]))}{more}." if there else " None has any."
     return (f"; did you mean {told(near[0])}?" if near else ".") + said
