@@ -75,7 +75,8 @@ default_role = "py:obj"
 #: Every other name has to be there, except those of other packages and what a signature names that is not public.
 nitpick_ignore_regex = [
     ("py:obj", ".*"),
-    ("py:class", r"(collections|jaxtyping|matplotlib|numpy|pathlib|torch|xarray)\..*|Tensor|Float|.*\[str|'1 .*'"),
+    ("py:class", r"(collections|jaxtyping|matplotlib|numpy|pathlib|torch|xarray)\..*|Tensor|Float|Path|.*\[str|'1 .*'"),
+    ("py:class", r"nnblip\.accessors\.Data"),  # whatever array it is of
 ]
 
 
