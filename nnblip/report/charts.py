@@ -20,6 +20,8 @@ PALETTES = {"diverging": "RdBu_r", "sequential": "viridis"}
 LINES = {"image_encoder": "#009E73", "question_encoder": "#0072B2", "answer_decoder": "#D55E00"}
 _MORE = ("#CC79A7", "#E69F00")
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "cross")
+#: As in page.css: Vega measures texts by it.
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif"
 _HATCH = "M-1,0L0,-1M-1,1L1,-1M0,1L1,0"
 
 
@@ -54,7 +56,7 @@ def specifications(nodes: list[str], logarithmic: bool) -> dict[str, Any]:
 
 def _finished(chart: Any) -> dict[str, Any]:
     plain = {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "titlePadding": 8}
-    chart = chart.configure(font="inherit", background="transparent", padding=2, aria=False).configure_view(stroke=None)
+    chart = chart.configure(font=FONT, background="transparent", padding=2, aria=False).configure_view(stroke=None)
     chart = chart.configure_axis(**plain, grid=False, labelPadding=5).configure_legend(**plain, orient="top")
     found: dict[str, Any] = chart.to_dict()
     return found
@@ -69,7 +71,7 @@ def _map() -> alt.LayerChart:
     filled = cells.mark_rect(cursor="pointer", stroke="#8888", strokeWidth=0.5).encode(
         fill=alt.Fill("colour:N", scale=None), tooltip="key:Q"
     )
-    marked = cells.mark_point(shape=_HATCH, size=150, strokeWidth=1, cursor="pointer").encode(
+    marked = cells.mark_point(shape=_HATCH, size=260, strokeWidth=1, cursor="pointer").encode(
         stroke=alt.Stroke("ink:N", scale=None), tooltip="key:Q"
     )
     dotted = cells.mark_point(shape="circle", size=8, filled=True, cursor="pointer").encode(
@@ -85,12 +87,12 @@ def _map() -> alt.LayerChart:
         framed.transform_filter("datum.structural"),
         outline.transform_filter("datum.picked"),
         picked.transform_filter("datum.picked"),
-    ).properties(width="container", height=alt.Step(24))
+    ).properties(width="container", height=alt.Step(28), autosize=alt.AutoSizeParams(type="fit-x", contains="padding"))
 
 
 def _nu(logarithmic: bool) -> alt.X:
-    scale = alt.Scale(type="log" if logarithmic else "linear", zero=False, nice=False, padding=14)
-    axis = alt.Axis(values=alt.ExprRef("nus"), labelAngle=0, format="~g", labelOverlap=True)
+    scale = alt.Scale(type="log", nice=False, padding=14) if logarithmic else alt.Scale(zero=False, nice=False, padding=14)
+    axis = alt.Axis(values=alt.ExprRef("nus"), labelAngle=0, labelExpr="'' + datum.value", labelOverlap=True)
     return alt.X("nu:Q", title="ν", scale=scale, axis=axis)
 
 
@@ -143,9 +145,10 @@ def _gamma(nodes: list[str], logarithmic: bool) -> alt.LayerChart:
     more = iter(_MORE * len(nodes))
     shown = [node.replace("_", " ") for node in nodes]
     range_ = [LINES.get(node) or next(more) for node in nodes]
-    colour = alt.Color("component:N", title=None, scale=alt.Scale(domain=shown, range=range_))
+    legend = alt.Legend(columns=alt.ExprRef("width < 330 ? 1 : 0"))
+    colour = alt.Color("component:N", title=None, legend=legend, scale=alt.Scale(domain=shown, range=range_))
     shape = alt.Shape(
-        "component:N", title=None, scale=alt.Scale(domain=shown, range=[_SHAPES[i % 5] for i in range(len(nodes))])
+        "component:N", title=None, legend=legend, scale=alt.Scale(domain=shown, range=[_SHAPES[i % 5] for i in range(len(nodes))])
     )
     base = alt.Chart(alt.NamedData("rows")).encode(_nu(logarithmic), _y(), tooltip="key:Q")
     bars = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2)

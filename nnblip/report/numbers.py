@@ -7,7 +7,7 @@ numbers are means over the examples by the role of a word. The draws, or the exa
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,7 @@ from nnblip.effects import reading
 from nnblip.effects.numbers import mean_known
 from nnblip.errors import ResultError
 from nnblip.results import VARIABLES
-from nnblip.sites import LISTS
+from nnblip.sites import COMPONENTS, HEADS_NODE, LISTS
 
 IMAGE = "image_encoder"
 #: Dimensions that a result must have, and what to do where one is missing.
@@ -171,7 +171,7 @@ class _Numbers:
             clean={v: np.broadcast_to(nodes["clean"][v].values, units.shape) for v in VARIABLES},
             corrupted=corrupted,
             total={v: self._sure("total_effect", v, "corrupted", example, "nu") for v in VARIABLES},
-            maps={name: self._map(name, example) for name in reading.maps(self.tree)},
+            maps={name: self._map(name, example) for name in _in_order(reading.maps(self.tree))},
         )
 
     def _map(self, name: str, example: int | None) -> Map:
@@ -206,6 +206,12 @@ class _Numbers:
     def _sure(self, value: str, variable: str, name: str, example: int | None, *dims: str) -> Sure:
         node = self._chosen(self.intervals[value, variable][name], example)
         return Sure(*(_flat(node[part], *dims) for part in ("value", "low", "high", "reason")))
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    """As the model runs; heads after all states."""
+    known = [name + of for of in ("", HEADS_NODE) for name in COMPONENTS]
+    return sorted(names, key=lambda name: known.index(name) if name in known else len(known))
 
 
 def _by_unit(values: xr.DataArray, *dims: str) -> NDArray[np.float64]:

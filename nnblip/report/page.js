@@ -304,6 +304,7 @@ function showGamma() {
   const drawn = rows.filter((row) => !Number.isNaN(row.value));
   const over = isMean() ? "examples" : "draws";
   byId("gamma-said").textContent = `${node().kinds[state.kind]}, by probability; bars are 95 % intervals over the ${over}.` + (drawn.length ? "" : " Undefined here: the total effect is below the threshold of relevance at every ν.");
+  byId("gamma").hidden = !drawn.length;
   table("gamma", ["component", "ν", "Γ", "95 % interval", "note"], () => rows.map((row) => [row.component, row.nu, row.said, row.interval, row.note]));
   return draw("gamma", drawn, null, { nus: index.nus });
 }
@@ -349,11 +350,11 @@ function showPicture() {
   if (source) {
     const url = `data:image/webp;base64,${source.textContent}`;
     if (image.src !== url) image.src = url;
+    image.decode().then(() => image.classList.toggle("small", image.naturalWidth < 200));
     image.alt = `The picture of which is asked: ${question}`;
   }
   byId("frame").style.aspectRatio = source ? "" : "1";
   byId("picture-missing").textContent = source ? "" : example === null ? "Regions of all pictures together: the model sees each stretched to a square." : `No picture: ${missing}.`;
-  svg.toggleAttribute("hidden", !regions);
   svg.style.display = regions ? "" : "none";
   if (!regions) {
     byId("picture-said").textContent = source ? "No regions of the picture were traced." : "";
@@ -371,9 +372,11 @@ function showPicture() {
   for (let row = 1; row < map.rows.length; row++) {
     const rect = box(row, "region"), { value } = shown("image_encoder", kind, state.nu, layer, row);
     const middle = (ends[0] + ends[1]) / 2;
-    const strength = state.metric === "restored" ? 0.75 : Math.abs(value - middle) / (ends[1] - middle);
-    rect.setAttribute("fill", colour(value, ends));
-    rect.setAttribute("fill-opacity", Number.isNaN(strength) ? 0.5 : Math.min(1, strength) * 0.8);
+    // one red and one blue, of which there is the more the stronger the effect, so that the picture is seen through them
+    const strength = state.metric === "restored" ? 1 : Math.abs(value - middle) / (ends[1] - middle);
+    const most = signed() && !Number.isNaN(value) ? ends[value < 0 ? 0 : 1] * 0.7 : value;
+    rect.setAttribute("fill", colour(most, ends));
+    rect.setAttribute("fill-opacity", 0.65 * (Number.isNaN(strength) ? 1 : strength));
     rect.dataset.row = row;
     rects.push(rect);
   }

@@ -54,7 +54,7 @@ def write(tree: xr.DataTree, path: str | Path, *, images: Any = None, overwrite:
         NnblipError: if the result has no map; if there is something at `path` already, or it cannot be written; for a
             picture that is given and cannot be read. Nothing is written then.
     """
-    path = _checked(path, overwrite)
+    path = checked(path, overwrite)
     text = page(tree, images)
     try:
         with made(path.parent), tempfile.TemporaryDirectory(dir=path.parent, prefix=".nnblip-") as fresh:
@@ -65,7 +65,8 @@ def write(tree: xr.DataTree, path: str | Path, *, images: Any = None, overwrite:
     return path
 
 
-def _checked(path: str | Path, overwrite: bool) -> Path:
+def checked(path: str | Path, overwrite: bool) -> Path:
+    """The path, if a page can be written there. Raises `ResultError` if not."""
     if not isinstance(path, str | Path) or "\0" in str(path) or Path(path).suffix not in (".html", ".htm"):
         raise ResultError(f"page {path!r:.200}: expected a name that ends in .html")
     path = Path(path)
