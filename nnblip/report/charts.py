@@ -38,7 +38,8 @@ def script() -> str:
     return text
 
 
-def specifications(nodes: list[str], logarithmic: bool) -> dict[str, Any]:
+@cache
+def specifications(nodes: tuple[str, ...], logarithmic: bool) -> dict[str, Any]:
     """Of each chart its Vega-Lite specification, without rows.
 
     Args:
@@ -91,7 +92,9 @@ def _map() -> alt.LayerChart:
 
 
 def _nu(logarithmic: bool) -> alt.X:
-    scale = alt.Scale(type="log", nice=False, padding=14) if logarithmic else alt.Scale(zero=False, nice=False, padding=14)
+    scale = (
+        alt.Scale(type="log", nice=False, padding=14) if logarithmic else alt.Scale(zero=False, nice=False, padding=14)
+    )
     axis = alt.Axis(values=alt.ExprRef("nus"), labelAngle=0, labelExpr="'' + datum.value", labelOverlap=True)
     return alt.X("nu:Q", title="ν", scale=scale, axis=axis)
 
@@ -140,7 +143,7 @@ def _spread() -> alt.LayerChart:
     ).properties(width="container", height=170)
 
 
-def _gamma(nodes: list[str], logarithmic: bool) -> alt.LayerChart:
+def _gamma(nodes: tuple[str, ...], logarithmic: bool) -> alt.LayerChart:
     """Γ(ν) of each component with the bounds of its interval."""
     more = iter(_MORE * len(nodes))
     shown = [node.replace("_", " ") for node in nodes]
@@ -148,7 +151,10 @@ def _gamma(nodes: list[str], logarithmic: bool) -> alt.LayerChart:
     legend = alt.Legend(columns=alt.ExprRef("width < 330 ? 1 : 0"))
     colour = alt.Color("component:N", title=None, legend=legend, scale=alt.Scale(domain=shown, range=range_))
     shape = alt.Shape(
-        "component:N", title=None, legend=legend, scale=alt.Scale(domain=shown, range=[_SHAPES[i % 5] for i in range(len(nodes))])
+        "component:N",
+        title=None,
+        legend=legend,
+        scale=alt.Scale(domain=shown, range=[_SHAPES[i % 5] for i in range(len(nodes))]),
     )
     base = alt.Chart(alt.NamedData("rows")).encode(_nu(logarithmic), _y(), tooltip="key:Q")
     bars = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2)

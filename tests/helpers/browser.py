@@ -7,7 +7,9 @@ import time
 import pytest
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-MISSING = "the page is tried in a browser only where Chromium and chromedriver are: apt-get install chromium chromium-driver"
+MISSING = (
+    "the page is tried in a browser only where Chromium and chromedriver are: apt-get install chromium chromium-driver"
+)
 
 
 def opened(width=1280, height=900):

@@ -49,7 +49,10 @@ def result(examples=1, nus=(1.0, 3.0, 5.0, 10.0), draws=10, layers=6, words=7, a
         return node(logit, (*dims, "kind", "layer", "token"), **labels).assign_attrs(attrs)
 
     lengths = [words - number % 3 if words > 4 else words for number in range(examples)]
-    tokens = [["[CLS]", *"which shape is dark blue and small and left of the red one".split()[: n - 2], "[SEP]"] for n in lengths]
+    tokens = [
+        ["[CLS]", *"which shape is dark blue and small and left of the red one".split()[: n - 2], "[SEP]"]
+        for n in lengths
+    ]
     given = [list(roles(tuple(row))) for row in tokens]
     depth = np.arange(layers) / max(1, layers - 1)
     share = np.zeros((examples, layers, words))
@@ -60,11 +63,13 @@ def result(examples=1, nus=(1.0, 3.0, 5.0, 10.0), draws=10, layers=6, words=7, a
         share[number, :, length:] = np.nan
     padded = [[row + [""] * (words - len(row)) for row in rows] for rows in (tokens, given)]
     answer = ("[DEC]", *["dia", "##mond", "##s", "and", "more"][: answer_tokens - 1])
+    spoken = [[list(row)] * examples for row in (answer, answer_roles(answer))]
     said = np.zeros((examples, layers, answer_tokens)) + (depth**3)[:, None] / answer_tokens
     nodes = {
         "/": xr.Dataset(
             coords={
-                "example": [f"{number} {one.id}" for number, one in enumerate(asked)], "nu": nu, "draw": np.arange(draws),
+                "example": [f"{number} {one.id}" for number, one in enumerate(asked)],
+                "nu": nu, "draw": np.arange(draws),
                 "question": ("example", [one.question for one in asked]),
                 "answer": ("example", ["diamond" for _ in asked]), "predicted": ("example", ["diamond" for _ in asked]),
                 "question_type": ("example", [one.question_type for one in asked]),
@@ -75,7 +80,7 @@ def result(examples=1, nus=(1.0, 3.0, 5.0, 10.0), draws=10, layers=6, words=7, a
         "/clean": node(clean[:, 0, 0], ("example",)),
         "/corrupted": node(clean - lost, dims),
         "/question_encoder": restored(share, *padded, None),
-        "/answer_decoder": restored(said, *[[list(row)] * examples for row in (answer, answer_roles(answer))], layers - 1),
+        "/answer_decoder": restored(said, *spoken, layers - 1),
     }  # fmt: skip
     if grid:
         share = np.zeros((examples, 1, 1 + grid[0] * grid[1]))
@@ -84,8 +89,6 @@ def result(examples=1, nus=(1.0, 3.0, 5.0, 10.0), draws=10, layers=6, words=7, a
         kinds = ["[CLS]", *["image"] * (len(texts) - 1)]
         nodes["/image_encoder"] = restored(share, [texts] * examples, [kinds] * examples, None, grid=list(grid))
     return xr.DataTree.from_dict(nodes)
-
-
 
 
 class Page:

@@ -113,7 +113,8 @@ def test_tables_and_hover_say_the_stored_numbers(browser, pages, metric, variabl
 def hovered(browser, element):
     from selenium.webdriver import ActionChains
 
-    browser.run("document.getElementById('tip').textContent = ''; arguments[0].scrollIntoView({block: 'center'})", element)
+    browser.run("document.getElementById('tip').textContent = ''")
+    browser.run("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", element)
     # beside the middle, where a hatching may lie
     ActionChains(browser.driver).move_to_element_with_offset(element, 0, -9).perform()
     return browser.wait(lambda: browser.text("#tip"))
@@ -154,7 +155,9 @@ def test_every_control_moves_what_is_drawn(browser, pages):
 def test_examples_are_filtered_found_and_sorted(browser, pages):
     path, tree = pages["many"]
     browser.open(path)
-    shown = "return [...document.querySelectorAll('#examples button')].slice(1).map((one) => Number(one.dataset.sheet) - 1)"
+    shown = (
+        "return [...document.querySelectorAll('#examples button')].slice(1).map((one) => Number(one.dataset.sheet) - 1)"
+    )
     assert browser.run(shown) == list(range(8))
     kinds = tree["question_type"].values
     browser.set("type", kinds[1])
@@ -180,7 +183,8 @@ def test_picture_and_map_are_linked_both_ways(browser, pages):
     browser.settle()
     assert browser.run("return [state.component, state.row]") == ["image_encoder", 4]
     assert "region 4" in browser.text("#cell")
-    picked = "const one = document.querySelector('#regions .picked'); return one && [one.getAttribute('x'), one.getAttribute('y')]"
+    picked = "const one = document.querySelector('#regions .picked');"
+    picked += "return one && [one.getAttribute('x'), one.getAttribute('y')]"
     assert browser.run(picked) == ["0", "1"]
     cells = browser.run("return [...document.querySelectorAll('#map .mark-rect.role-mark path')]")
     cells[2].click()
@@ -230,7 +234,12 @@ def test_the_keyboard_alone_reaches_and_moves_everything(browser, pages):
     }  # fmt: skip
     assert wanted <= set(reached), wanted - set(reached)
     assert unseen == []
-    for control, key in (("map", Keys.ARROW_RIGHT), ("map", Keys.ARROW_DOWN), ("regions", Keys.ARROW_DOWN), ("nu", Keys.ARROW_LEFT)):
+    for control, key in (
+        ("map", Keys.ARROW_RIGHT),
+        ("map", Keys.ARROW_DOWN),
+        ("regions", Keys.ARROW_DOWN),
+        ("nu", Keys.ARROW_LEFT),
+    ):
         before = browser.text("#cell"), browser.picture()
         browser.run("document.getElementById(arguments[0]).focus()", control)
         press(key)

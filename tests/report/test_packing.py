@@ -25,12 +25,14 @@ def test_numbers_are_rounded_as_texts_are():
     values = np.random.default_rng(0).uniform(-3, 3, 1000).astype("float32")
     for digits in (3, 4):
         found = [f"{number / 10**digits:.{digits}f}" for number in rounded(values, digits) + 0.0]
-        assert found == [f"{value:.{digits}f}" if round(float(value), digits) else f"{0:.{digits}f}" for value in values]
+        assert found == [
+            f"{value:.{digits}f}" if round(float(value), digits) else f"{0:.{digits}f}" for value in values
+        ]
 
 
 def test_nothing_known_stays_so():
     pack = Pack()
     places = [pack.add([]), pack.add([np.nan]), pack.add([True, False])]
     _, read = opened(pack.text(None))
-    assert [read(place).tolist() for place in places][0] == []
+    assert read(places[0]).tolist() == []
     assert np.isnan(read(places[1])).all() and read(places[2]).tolist() == [1, 0]
