@@ -15,7 +15,8 @@ def report(
     /,
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("report.html"),
-    n: int | None = None,
+    # as cyclopts reads numbers, 1.5 is 2
+    n: Annotated[int | None, Parameter(converter=lambda _, tokens: int(tokens[0].value))] = None,
     images: Path | None = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:

@@ -166,7 +166,7 @@ const views = {};
 
 /** Make a chart; a click on a mark hands its row to `picked`. */
 async function chart(name, picked) {
-  const { view } = await vegaEmbed(byId(name), index.charts[name], {
+  const { view } = await vegaEmbed(byId(name).firstElementChild, index.charts[name], {
     mode: "vega-lite", renderer: "svg", actions: false, hover: false, logLevel: 1, tooltip: (_, event, item) => tip(event, item?.datum?.says),
   });
   view.addEventListener("click", (_, item) => item?.datum?.key !== undefined && picked(item.datum));
@@ -406,13 +406,10 @@ function showFacts() {
   const between = interval(total, after, true);
   facts.push(["Total effect", text(total.value, after, true), between ? `95 % interval ${between}` : total.mark > 1 ? `no interval: ${index.marks[total.mark]}` : ""]);
   byId("facts").replaceChildren(...facts.map(([term, value, more]) => {
-    const group = document.createElement("div"), parts = [["dt", term], ["dd", value], ["dd", more]];
+    const group = document.createElement("li"), parts = [["span", term], ["b", value], ["small", more]];
     for (const [tag, said] of parts) {
       if (!said) continue;
-      const made = document.createElement(tag);
-      if (said === more) made.append(Object.assign(document.createElement("small"), { textContent: said }));
-      else made.textContent = said;
-      group.append(made);
+      group.append(Object.assign(document.createElement(tag), { textContent: said }), " ");
     }
     return group;
   }));

@@ -22,7 +22,7 @@ from nnblip.storage.folders import made
 
 HERE = Path(__file__).parent
 #: Characters. What draws (and examples of a mean) leave of a page beyond it is left out, and the page says so.
-MOST = 14_000_000
+MOST = 14_800_000
 #: Examples of one page: what can be looked at.
 MOST_EXAMPLES = 1000
 #: Places of one finding.
@@ -36,7 +36,7 @@ def write(tree: xr.DataTree, path: str | Path, *, images: Any = None, overwrite:
     It has the picture, question, answers and their probabilities of each example, maps with the interval of every
     cell, curves over ν, the draws of each cell, what `nnblip.diagnose` finds, and by what the numbers were made. All
     numbers and intervals are those of `nnblip.effects`, rounded to what is shown. Of several examples there is also
-    their mean, by the role of a word. Where the draws of many examples would make the page larger than 14 MB, those of
+    their mean, by the role of a word. Where the draws of many examples would make the page larger than 15 MB, those of
     the log-probability and logit difference are left out, and then all, and the page says so.
 
     Args:

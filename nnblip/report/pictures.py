@@ -15,7 +15,7 @@ from nnblip.examples import ImageLike, load_image
 
 #: Pixels of the longer side: the first at which all pictures together take no more than so many characters.
 SIDES = (512, 384, 256, 192)
-MOST = 3_000_000
+MOST = 1_800_000
 
 
 def given(images: Any, examples: list[str], paths: list[str]) -> list[ImageLike | None]:

@@ -1,82 +1,101 @@
-"""A page in headless Chromium, driven by selenium, with what it asked the network for and said on its console."""
+"""A page in headless Chromium, driven by Playwright, with what it asked a network for and said on its console."""
 
-import json
 import shutil
 import time
 
 import pytest
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-MISSING = (
-    "the page is tried in a browser only where Chromium and chromedriver are: apt-get install chromium chromium-driver"
-)
-
-
-def opened(width=1280, height=900):
-    """A browser, of which there should be one: starting it takes a second or two."""
-    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
-    driver = shutil.which("chromedriver")
-    if not program or not driver:
-        pytest.skip(MISSING)
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    return Browser(webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)), width, height)
+MISSING = "NOT RUN: the page is tried in a browser only where Chromium is (Debian: apt-get install chromium)"
 
 
 class Browser:
-    """What the tests do with a page."""
+    """What the tests do with a page. There should be one: starting it takes seconds."""
 
-    def __init__(self, driver, width, height):
-        self.driver = driver
-        self.resize(width, height)
+    def __init__(self):
+        program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+        if not program:
+            pytest.skip(MISSING)
+        from playwright.sync_api import sync_playwright
 
-    def resize(self, width, height=900):
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        self._playwright = sync_playwright().start()
+        self._browser = self._playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        self.page = self._browser.new_page()
+        self.errors, self.asked = [], []
+        self.page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("request", lambda request: self.asked.append(request.url))
 
-    def prefers(self, **features):
-        named = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": named})
+    def close(self):
+        self._browser.close()
+        self._playwright.stop()
+
+    def fresh(self):
+        """As nobody has used it yet."""
+        self.page.goto("about:blank")
+        self.resize(1280)
+        self.page.emulate_media(color_scheme="light", reduced_motion="no-preference")
+        self.errors.clear(), self.asked.clear()
+
+    @property
+    def elsewhere(self):
+        """Addresses that were asked for, other than files and what the page itself holds."""
+        return [url for url in self.asked if not url.startswith(("file:", "data:", "blob:", "about:"))]
+
+    def resize(self, width):
+        self.page.set_viewport_size({"width": width, "height": 900})
 
     def open(self, path):
         """Seconds until it is drawn."""
         began = time.perf_counter()
-        self.driver.get(path.as_uri())
-        self.wait(lambda: self.run("return document.body.dataset.shown"))
+        self.page.goto(path.as_uri())
+        self.page.wait_for_function("document.body.dataset.shown")
         return time.perf_counter() - began
-
-    def wait(self, true, seconds=20):
-        end = time.monotonic() + seconds
-        while not (found := true()):
-            assert time.monotonic() < end, "the page does not come to an end"
-            time.sleep(0.01)
-        return found
-
-    def run(self, script, *arguments):
-        return self.driver.execute_script(script, *arguments)
 
     def settle(self):
         """When everything that was asked for is drawn."""
-        self.wait(lambda: self.run("return String(turn) === document.body.dataset.shown"))
+        self.page.wait_for_function("String(turn) === document.body.dataset.shown")
 
-    def find(self, selector):
-        return self.driver.find_element("css selector", selector)
+    def run(self, script, *arguments):
+        """What an expression, or a body with `return`, gives; `arguments` are its own."""
+        body = script if "return" in script else f"return {script}"
+        return self.page.evaluate(f"(given) => (function () {{ {body} }}).apply(null, given)", list(arguments))
 
     def text(self, selector):
-        return self.run("return document.querySelector(arguments[0]).textContent", selector)
+        return self.run("document.querySelector(arguments[0]).textContent", selector)
 
     def set(self, name, value):
         """A control, as its event says that a hand changed it."""
         self.run(
             "const one = document.getElementById(arguments[0]); one.value = arguments[1];"
-            "one.dispatchEvent(new Event('input', {bubbles: true}))",
-            name, value,
+            "return one.dispatchEvent(new Event('input', {bubbles: true}))",
+            name, str(value),
         )  # fmt: skip
+        self.settle()
+
+    def choose(self, number):
+        """A sheet, by its button in the list."""
+        self.page.click(f'[data-sheet="{number}"]')
+        self.settle()
+
+    def cells(self):
+        """Of the map, row by row."""
+        return self.page.query_selector_all("#map .mark-rect.role-mark path")
+
+    def hover(self, element):
+        """What is said of a mark under the mouse, which is beside its middle, where a hatching may lie."""
+        self.run("document.getElementById('tip').textContent = ''; return 0")
+        element.hover(position={"x": 6, "y": 5})
+        self.page.wait_for_function("document.getElementById('tip').textContent")
+        return self.text("#tip")
+
+    def click(self, element):
+        element.click(position={"x": 6, "y": 5})
+        self.settle()
+
+    def press(self, *keys):
+        for key in keys:
+            self.page.keyboard.press(key)
         self.settle()
 
     def table(self, name):
@@ -90,18 +109,4 @@ class Browser:
 
     def picture(self):
         """All that is drawn."""
-        return self.run(
-            "return ['map', 'curve', 'spread', 'gamma', 'regions'].map((id) => document.getElementById(id).innerHTML)"
-        )
-
-    def errors(self):
-        return [entry for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
-
-    def requests(self):
-        """Addresses that were asked for, other than files and what the page itself holds."""
-        messages = (json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance"))
-        asked = [one["params"]["request"]["url"] for one in messages if one["method"] == "Network.requestWillBeSent"]
-        return [url for url in asked if not url.startswith(("file:", "data:", "blob:"))]
-
-    def close(self):
-        self.driver.quit()
+        return self.run("['map', 'curve', 'spread', 'gamma', 'regions'].map((id) => byId(id).innerHTML)")

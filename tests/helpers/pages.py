@@ -62,7 +62,7 @@ def result(examples=1, nus=(1.0, 3.0, 5.0, 10.0), draws=10, layers=6, words=7, a
         share[number, :, 1] = -0.15 * depth
         share[number, :, length:] = np.nan
     padded = [[row + [""] * (words - len(row)) for row in rows] for rows in (tokens, given)]
-    answer = ("[DEC]", *["dia", "##mond", "##s", "and", "more"][: answer_tokens - 1])
+    answer = ("[DEC]", *("dia ##mond ##s" + 20 * " more").split()[: answer_tokens - 1])
     spoken = [[list(row)] * examples for row in (answer, answer_roles(answer))]
     said = np.zeros((examples, layers, answer_tokens)) + (depth**3)[:, None] / answer_tokens
     nodes = {

@@ -5,7 +5,7 @@ One browser and two pages serve all tests.
 
 import numpy as np
 import pytest
-from helpers import browser as browsers
+from helpers.browser import Browser
 from helpers.pages import result
 
 from nnblip import effects, report
@@ -34,21 +34,18 @@ def pages(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def _browser():
-    found = browsers.opened()
+def one_browser():
+    found = Browser()
     yield found
     found.close()
 
 
 @pytest.fixture
-def browser(_browser, pages):
-    """Every test leaves a page that asked nobody for anything and said nothing on the console."""
-    _browser.resize(1280)
-    _browser.prefers()
-    _browser.driver.get("about:blank")
-    _browser.errors(), _browser.requests()
-    yield _browser
-    assert _browser.errors() == [] and _browser.requests() == []
+def browser(one_browser, pages):
+    """Every test leaves a page that asked nobody for anything and complained of nothing."""
+    one_browser.fresh()
+    yield one_browser
+    assert one_browser.errors == [] and one_browser.elsewhere == []
 
 
 def said(value, digits, sign=True):
@@ -61,8 +58,7 @@ def said(value, digits, sign=True):
 def test_it_opens_from_disk_and_shows_texts_as_texts(browser, pages):
     seconds = browser.open(pages["many"][0])
     assert seconds < 20  # a machine may be busy: what it takes on a quiet one is in docs/report.md
-    browser.find('[data-sheet="1"]').click()
-    browser.settle()
+    browser.choose(1)
     assert browser.text("#question") == NASTY
     assert NASTY in browser.text("#examples")
     assert browser.run("return window.hacked") is None
@@ -99,25 +95,14 @@ def test_tables_and_hover_say_the_stored_numbers(browser, pages, metric, variabl
             assert [row[2:4] for row in rows] == expected
     # the same under the mouse, with its layer and token
     browser.set("component", "question_encoder")
-    cells = browser.run("return [...document.querySelectorAll('#map .mark-rect.role-mark path')].slice(0, 15)")
-    assert len(cells) == 15
+    cells = browser.cells()
     rows = browser.table("map")
     for number in (0, 7, 14):
-        tip = hovered(browser, cells[number])
+        tip = browser.hover(cells[number])
         layer, token, value, interval, _ = rows[number]
         assert f"layer {layer}, token {token.split()[0]} “{token.split()[1]}”" in tip
         assert f": {value}" in tip and interval in tip
         assert variable.replace("_", "-") in tip and f"ν = {tree['nu'].values[-1]:g}" in tip
-
-
-def hovered(browser, element):
-    from selenium.webdriver import ActionChains
-
-    browser.run("document.getElementById('tip').textContent = ''")
-    browser.run("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", element)
-    # beside the middle, where a hatching may lie
-    ActionChains(browser.driver).move_to_element_with_offset(element, 0, -9).perform()
-    return browser.wait(lambda: browser.text("#tip"))
 
 
 def test_a_draw_is_shown_as_it_is_stored(browser, pages):
@@ -132,7 +117,7 @@ def test_a_draw_is_shown_as_it_is_stored(browser, pages):
             there = numbers.sel(draw=draw, nu=5.0).transpose("token", "layer").values.ravel()
             assert [row[2] for row in browser.table("map")] == [said(one, 4, metric == "effect") for one in there]
         browser.set("unit", -1)
-        browser.run("Object.assign(state, {layer: 2, row: 3}); show()")
+        browser.run("Object.assign(state, {layer: 2, row: 3}); return show()")
         browser.settle()
         there = numbers.sel(nu=5.0, layer=2, token=3).values
         assert [row[1] for row in browser.table("spread")] == [said(one, 4, metric == "effect") for one in there]
@@ -170,24 +155,21 @@ def test_examples_are_filtered_found_and_sorted(browser, pages):
     browser.set("find", "IS </SCRIPT> dark")
     assert browser.run(shown) == [0] and browser.text("#listed") == "1 of 8"
     before = browser.picture()
-    browser.find('[data-sheet="1"]').click()
-    browser.settle()
+    browser.choose(1)
     assert browser.picture()[0] != before[0]
 
 
 def test_picture_and_map_are_linked_both_ways(browser, pages):
     browser.open(pages["one"][0])
-    region = browser.run("return document.querySelector('#regions [data-row=\"4\"]')")
-    assert "region 4 “row 1 column 0”" in hovered(browser, region)
-    region.click()
-    browser.settle()
+    region = browser.page.query_selector('#regions [data-row="4"]')
+    assert "region 4 “row 1 column 0”" in browser.hover(region)
+    browser.click(region)
     assert browser.run("return [state.component, state.row]") == ["image_encoder", 4]
     assert "region 4" in browser.text("#cell")
     picked = "const one = document.querySelector('#regions .picked');"
     picked += "return one && [one.getAttribute('x'), one.getAttribute('y')]"
     assert browser.run(picked) == ["0", "1"]
-    cells = browser.run("return [...document.querySelectorAll('#map .mark-rect.role-mark path')]")
-    cells[2].click()
+    browser.click(browser.cells()[2])
     browser.settle()
     assert browser.run(picked) == ["1", "0"] and browser.run("return state.row") == 2
 
@@ -195,8 +177,7 @@ def test_picture_and_map_are_linked_both_ways(browser, pages):
 def test_a_click_on_a_cell_shows_its_curve_and_draws(browser, pages):
     browser.open(pages["one"][0])
     before = browser.picture()
-    cells = browser.run("return [...document.querySelectorAll('#map .mark-rect.role-mark path')]")
-    cells[4].click()
+    browser.click(browser.cells()[4])
     browser.settle()
     assert browser.run("return [state.layer, state.row]") == [1, 1]
     after = browser.picture()
@@ -205,29 +186,21 @@ def test_a_click_on_a_cell_shows_its_curve_and_draws(browser, pages):
 
 
 def test_the_keyboard_alone_reaches_and_moves_everything(browser, pages):
-    from selenium.webdriver import ActionChains, Keys
-
-    def press(*keys):
-        for key in keys:
-            ActionChains(browser.driver).send_keys(key).perform()
-        browser.settle()
-
     browser.open(pages["many"][0])
-    browser.find('[data-sheet="2"]').click()
+    browser.run("choose(2); return 0")
     browser.settle()
-    browser.run("document.activeElement.blur(); window.scrollTo(0, 0); document.querySelector('.skip').focus()")
     reached, unseen = [], []
     for _ in range(90):
+        browser.press("Tab")
+        if browser.run("return document.activeElement === document.body"):
+            break  # once around
         place = browser.run(
             "const one = document.activeElement, style = getComputedStyle(one);"
             "return [one.id || one.parentElement.id || one.getAttribute('aria-label') || one.textContent.trim(),"
             "style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 1]"
         )
-        if reached and place[0] == reached[0]:
-            break
         reached.append(place[0])
         unseen += [] if place[1] else [place[0]]
-        press(Keys.TAB)
     wanted = {
         "type", "sort", "find", "nu", "component", "kind", "metric", "variable", "unit", "regions", "map",
         "map-table", "curve-table", "spread-table", "gamma-table", "list", "What the numbers mean",
@@ -235,47 +208,45 @@ def test_the_keyboard_alone_reaches_and_moves_everything(browser, pages):
     assert wanted <= set(reached), wanted - set(reached)
     assert unseen == []
     for control, key in (
-        ("map", Keys.ARROW_RIGHT),
-        ("map", Keys.ARROW_DOWN),
-        ("regions", Keys.ARROW_DOWN),
-        ("nu", Keys.ARROW_LEFT),
+        ("map", "ArrowRight"),
+        ("map", "ArrowDown"),
+        ("regions", "ArrowDown"),
+        ("nu", "ArrowLeft"),
     ):
         before = browser.text("#cell"), browser.picture()
-        browser.run("document.getElementById(arguments[0]).focus()", control)
-        press(key)
+        browser.page.focus(f"#{control}")
+        browser.press(key)
         assert browser.text("#cell") != before[0] and browser.picture() != before[1], control
-    browser.run("document.querySelector('#examples button').focus()")
-    press(Keys.TAB, Keys.ENTER)
+    browser.page.focus("#examples button")
+    browser.press("Tab", "Enter")
     assert browser.run("return state.sheet") == 1
     assert browser.run("return document.activeElement.dataset.sheet") == "1"
     for name in ("component", "metric"):
         before = browser.picture()
-        browser.find(f"#{name}").send_keys(Keys.ARROW_DOWN)
-        browser.settle()
+        browser.page.focus(f"#{name}")
+        browser.press("ArrowDown")
         assert browser.picture() != before
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("name", "width"), [("one", 1280), ("many", 1280), ("many", 375)])
 def test_no_barrier_is_found_and_nothing_is_wider_than_the_window(browser, pages, name, width, scheme):
-    from axe_selenium_python import Axe
+    from axe_playwright_python.sync_playwright import Axe
 
     browser.resize(width)
-    browser.prefers(prefers_color_scheme=scheme)
+    browser.page.emulate_media(color_scheme=scheme)
     browser.open(pages[name][0])
-    browser.run("document.querySelectorAll('details').forEach((one) => (one.open = true))")
+    browser.run("document.querySelectorAll('details').forEach((one) => (one.open = true)); return 0")
     browser.settle()
-    browser.run("Object.values(twins).forEach((make) => make())")
+    browser.run("Object.values(twins).forEach((make) => make()); return 0")
     assert browser.run("return document.documentElement.scrollWidth") <= width
-    axe = Axe(browser.driver)
-    axe.inject()
-    found = axe.run()
-    assert [(one["id"], one["nodes"][0]["html"]) for one in found["violations"]] == []
+    found = Axe().run(browser.page).response
+    assert [f"{one['id']}: {node['html'][:200]}" for one in found["violations"] for node in one["nodes"]] == []
     assert len(found["passes"]) > 20
 
 
 def test_who_wants_no_motion_has_none(browser, pages):
-    browser.prefers(prefers_reduced_motion="reduce")
+    browser.page.emulate_media(reduced_motion="reduce")
     browser.open(pages["one"][0])
     moving = "return [...document.querySelectorAll('*')].filter((one) => { const s = getComputedStyle(one);"
     moving += "return s.animationName !== 'none' || s.scrollBehavior === 'smooth' || s.transitionDuration !== '0s' })"
@@ -284,8 +255,7 @@ def test_who_wants_no_motion_has_none(browser, pages):
 
 def test_too_few_draws_and_frames_are_said(browser, pages):
     browser.open(pages["many"][0])
-    browser.find('[data-sheet="2"]').click()
-    browser.settle()
+    browser.choose(2)
     assert "No intervals: too few draws: at least 10." in browser.text("#marks")
     browser.set("component", "answer_decoder")
     assert "restores by construction: no finding" in browser.text("#marks")
