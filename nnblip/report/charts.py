@@ -78,13 +78,15 @@ def _map() -> alt.LayerChart:
     dotted = cells.mark_point(shape="circle", size=8, filled=True, cursor="pointer").encode(
         fill=alt.Fill("ink:N", scale=None), tooltip="key:Q"
     )
-    framed = cells.mark_rect(fill=None, stroke="#111", strokeWidth=2, strokeDash=[4, 2])
+    around = cells.mark_rect(fill=None, stroke="#fff", strokeWidth=3)
+    framed = cells.mark_rect(fill=None, stroke="#111", strokeWidth=3, strokeDash=[5, 4])
     outline = cells.mark_rect(fill=None, stroke="#fff", strokeWidth=5)
     picked = cells.mark_rect(fill=None, stroke="#111", strokeWidth=2.5)
     return alt.layer(
         filled,
         marked.transform_filter("datum.mark === 'hatched'"),
         dotted.transform_filter("datum.mark === 'dotted'"),
+        around.transform_filter("datum.structural"),
         framed.transform_filter("datum.structural"),
         outline.transform_filter("datum.picked"),
         picked.transform_filter("datum.picked"),

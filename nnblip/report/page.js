@@ -249,7 +249,7 @@ function notes(row) {
 }
 
 function showCell() {
-  byId("cell").textContent = described(state.component, state.kind, state.nu, state.layer, state.row).join("; ") + ".";
+  byId("cell").textContent = described(state.component, state.kind, state.nu, state.layer, state.row).join("\n");
   const after = 10 ** digits(), at = [state.layer, state.row];
   const curve = index.nus.map((nu, key) => {
     const one = shown(state.component, state.kind, key, ...at);
@@ -270,7 +270,7 @@ function showCell() {
 
 function showSpread(after, at) {
   const all = mean(state.component, state.kind, state.nu, ...at), rows = [];
-  byId("spread-title").textContent = `${isMean() ? "Examples" : "Draws"} at ν = ${index.nus[state.nu]}`;
+  byId("spread-title").textContent = `Its ${unitName()}s at ν = ${index.nus[state.nu]}`;
   let said = "";
   if (state.metric === "relevance") said = "Relevance is a ratio of means over the draws: single draws have none.";
   else if (!sheet.units) said = `The numbers of single ${unitName()}s by ${index.variables[state.variable].name} are not on this page, which would be too large.`;
@@ -303,7 +303,8 @@ function showGamma() {
   }
   const drawn = rows.filter((row) => !Number.isNaN(row.value));
   const over = isMean() ? "examples" : "draws";
-  byId("gamma-said").textContent = `${node().kinds[state.kind]}, by probability; bars are 95 % intervals over the ${over}.` + (drawn.length ? "" : " Undefined here: the total effect is below the threshold of relevance at every ν.");
+  const bars = drawn.some((row) => !Number.isNaN(row.low)) ? `bars are 95 % intervals over the ${over}` : `no intervals: ${[...new Set(drawn.map((row) => row.note))].join("; ")}`;
+  byId("gamma-said").textContent = `${node().kinds[state.kind]}, by probability` + (drawn.length ? `; ${bars}.` : ".") + (drawn.length ? "" : " Undefined here: the total effect is below the threshold of relevance at every ν.");
   byId("gamma").hidden = !drawn.length;
   table("gamma", ["component", "ν", "Γ", "95 % interval", "note"], () => rows.map((row) => [row.component, row.nu, row.said, row.interval, row.note]));
   return draw("gamma", drawn, null, { nus: index.nus });

@@ -208,7 +208,7 @@ def test_the_keyboard_alone_reaches_and_moves_everything(browser, pages):
     assert wanted <= set(reached), wanted - set(reached)
     assert unseen == []
     for control, key in (
-        ("map", "ArrowRight"),
+        ("map", "ArrowLeft"),
         ("map", "ArrowDown"),
         ("regions", "ArrowDown"),
         ("nu", "ArrowLeft"),
@@ -257,6 +257,7 @@ def test_too_few_draws_and_frames_are_said(browser, pages):
     browser.open(pages["many"][0])
     browser.choose(2)
     assert "No intervals: too few draws: at least 10." in browser.text("#marks")
+    assert "no intervals: too few draws: at least 10" in browser.text("#gamma-said")
     browser.set("component", "answer_decoder")
     assert "restores by construction: no finding" in browser.text("#marks")
     assert "restores by construction" in browser.table("map")[1][4]
