@@ -347,6 +347,7 @@ function showPicture() {
   const source = example === null ? null : byId(`picture-${example}`);
   const regions = regionsAt(), image = byId("picture"), svg = byId("regions");
   byId("frame").hidden = !source && !regions;
+  byId("picture-figure").hidden = example === null && !regions;
   image.hidden = !source;
   if (source) {
     const url = `data:image/webp;base64,${source.textContent}`;

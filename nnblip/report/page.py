@@ -22,7 +22,7 @@ from nnblip.storage.folders import made
 
 HERE = Path(__file__).parent
 #: Characters. What draws (and examples of a mean) leave of a page beyond it is left out, and the page says so.
-MOST = 14_800_000
+MOST = 14_850_000
 #: Examples of one page: what can be looked at.
 MOST_EXAMPLES = 1000
 #: Places of one finding.
@@ -100,14 +100,14 @@ def page(tree: xr.DataTree, images: Any = None) -> str:
     nodes = tuple(sheets[0].maps)
     nus = [float(nu) for nu in shown["nu"].values]
     specifications = charts.specifications(nodes, _logarithmic(nus))
-    kept = _kept(blocks, sum(map(len, webp)) + len(charts.script()))
+    # of all examples together they are few: one number for each example
+    kept = _kept(blocks[count > 1 :], sum(map(len, webp)) + len(charts.script()))
     index = {
         "nus": nus,
         "variables": {v: {"name": v.replace("_", "-"), "unit": UNITS[v], "digits": DIGITS[v]} for v in VARIABLES},
         "shares": SHARES,
         "noising": noising,
         "marks": marks.texts,
-        "kept": kept,
         "least": LEAST_RANGE,
         "colours": {name: charts.colours(name) for name in charts.PALETTES},
         "charts": specifications,
@@ -128,7 +128,8 @@ def page(tree: xr.DataTree, images: Any = None) -> str:
     return environment.get_template("page.html").render(
         index=_in_script(index),
         blocks=blocks,
-        kept=kept,
+        kept=[list(VARIABLES) if sheet.example is None else kept for sheet in sheets],
+        left_out=[name.replace("_", "-") for name in VARIABLES if name not in kept],
         pictures=webp,
         vega=_script(charts.script()),
         script=_script((HERE / "page.js").read_text(encoding="utf8")),

@@ -56,8 +56,7 @@ def said(value, digits, sign=True):
 
 
 def test_it_opens_from_disk_and_shows_texts_as_texts(browser, pages):
-    seconds = browser.open(pages["many"][0])
-    assert seconds < 20  # a machine may be busy: what it takes on a quiet one is in docs/report.md
+    browser.open(pages["many"][0])
     browser.choose(1)
     assert browser.text("#question") == NASTY
     assert NASTY in browser.text("#examples")

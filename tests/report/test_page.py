@@ -82,7 +82,7 @@ def test_runs_and_draws_are_those_of_the_result(direction, undiagnosed):
     tree = result(examples=2, draws=4, layers=2, words=5, nus=(1.0, 5.0))
     tree.attrs["direction"] = direction
     found = held(tree)
-    assert found.index["noising"] == (direction == "noising") and found.index["kept"] == list(VARIABLES)
+    assert found.index["noising"] == (direction == "noising")
     said, read = found.block("sheet-1")
     sign = -1 if direction == "noising" else 1
     for variable in VARIABLES:
@@ -187,10 +187,10 @@ def test_draws_are_left_out_where_they_take_too_much_and_the_page_says_so(severa
     for most, kept in ((156, list(VARIABLES)), (155, ["probability"]), (130, ["probability"]), (129, [])):
         monkeypatch.setattr(page, "MOST", most)
         assert page._kept(blocks, others=100) == kept
-    assert its_page.index["kept"] == list(VARIABLES) and "are left out, as the page" not in its_page.text
-    found = held(several.isel(example=[0]))
-    assert found.index["kept"] == [] and not found.has("units-0-probability")
-    assert "The numbers of single draws are left out" in found.text
+    assert its_page.has("units-1-logit_difference") and "are left out, as the page" not in its_page.text
+    found = held(several.isel(example=[0, 1]))
+    assert not found.has("units-1-probability") and found.has("units-0-logit_difference")
+    assert "single draws by probability, log-probability, logit-difference are left out" in found.text
 
 
 NASTY = '</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 2">'
