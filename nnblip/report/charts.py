@@ -67,7 +67,9 @@ def _map() -> alt.LayerChart:
     """Tokens by layers: what a cell is, is in its row (see `rowsOfMap` in page.js)."""
     rows = alt.NamedData("rows")
     x = alt.X("layer:O", title="layer", sort=None, axis=alt.Axis(labelAngle=0, ticks=False, domain=False))
-    y = alt.Y("row:O", title=None, sort=None, axis=alt.Axis(labelLimit=130, ticks=False, domain=False))
+    y = alt.Y(
+        "row:O", title=None, sort=None, axis=alt.Axis(labelLimit=130, labelOverlap=True, ticks=False, domain=False)
+    )
     cells = alt.Chart(rows).encode(x, y)
     filled = cells.mark_rect(cursor="pointer", stroke="#8888", strokeWidth=0.5).encode(
         fill=alt.Fill("colour:N", scale=None), tooltip="key:Q"

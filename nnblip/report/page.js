@@ -240,7 +240,7 @@ function showMap() {
   }
   table("map", ["layer", isMean() ? "role" : "token", METRIC[state.metric], state.metric === "restored" ? "95 % interval of the effect" : "95 % interval", "note"], () =>
     rows.map((row) => [row.layer, row.row, row.value, row.interval, notes(row)]));
-  return draw("map", rows);
+  return draw("map", rows, null, { y_step: map.rows.length > 60 ? 9 : 28 }); // hundreds of patches
 }
 
 function notes(row) {

@@ -100,8 +100,9 @@ def page(tree: xr.DataTree, images: Any = None) -> str:
     nodes = tuple(sheets[0].maps)
     nus = [float(nu) for nu in shown["nu"].values]
     specifications = charts.specifications(nodes, _logarithmic(nus))
-    # of all examples together they are few: one number for each example
-    kept = _kept(blocks[count > 1 :], sum(map(len, webp)) + len(charts.script()))
+    together = blocks[: count > 1]  # of which the units are few: one number for each example
+    fixed = [*webp, charts.script(), *(text for block in together for text in (block.means, *block.units.values()))]
+    kept = _kept(blocks[len(together) :], sum(map(len, fixed)))
     index = {
         "nus": nus,
         "variables": {v: {"name": v.replace("_", "-"), "unit": UNITS[v], "digits": DIGITS[v]} for v in VARIABLES},

@@ -15,7 +15,7 @@ from PIL import Image
 from nnblip import effects
 from nnblip.diagnosis import Findings, diagnose
 from nnblip.errors import InputError, NnblipError, ResultError, SettingError
-from nnblip.report import charts, content, page, pictures, write
+from nnblip.report import charts, content, numbers, page, pictures, write
 from nnblip.results import VARIABLES
 
 DIGITS = {"probability": 4, "log_probability": 3, "logit_difference": 3}
@@ -49,12 +49,35 @@ def its_page(several):
         return held(several)
 
 
-def equal(numbers, values, digits, where=""):
+NASTY = '</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 2">'
+NASTY += "&lt;b&gt; \u2028 \u202e {{ 7 * 7 }}"
+
+
+@pytest.fixture(scope="module")
+def odd():
+    """An example with heads, few draws, edges, and texts that are no texts of ours; and its page."""
+    tree = result(draws=3, layers=2, words=5, nus=(5.0,))
+    node = tree["question_encoder"].to_dataset().drop_vars("kind")
+    heads = xr.concat([node.isel(kind=0), node.isel(kind=0) + 1], "head").expand_dims("kind")
+    heads = heads.assign_coords(kind=["attention_head"], head=[0, 1], **{n: node[n] for n in ("token_text", "role")})
+    heads = heads.transpose("example", "nu", "draw", "kind", "layer", "head", "token")
+    tree["question_encoder_heads"] = xr.DataTree(heads)
+    tree["edges"] = _list_alone(tree)["edges"]
+    tree.dataset = tree.to_dataset().assign_coords(question=("example", [NASTY]), answer=("example", [NASTY]))
+    tree["question_encoder"].coords["token_text"] = ("example", "token"), [[NASTY, *"abcd"]]
+    tree.attrs["model"] = NASTY
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(charts, "script", lambda: "")
+        patch.setattr(page, "diagnose", lambda tree: Findings())
+        return tree, held(tree)
+
+
+def equal(given, values, digits, where=""):
     """Whole numbers of the last digit are these values, rounded."""
     values = np.asarray(values, float)
-    numbers = np.asarray(numbers).reshape(values.shape)
-    np.testing.assert_array_equal(np.isnan(numbers), np.isnan(values), where)
-    np.testing.assert_allclose(numbers, values * 10.0**digits, atol=0.5 + 1e-3, err_msg=where)
+    given = np.asarray(given).reshape(values.shape)
+    np.testing.assert_array_equal(np.isnan(given), np.isnan(values), where)
+    np.testing.assert_allclose(given, values * 10.0**digits, atol=0.5 + 1e-3, err_msg=where)
 
 
 @pytest.mark.parametrize("variable", VARIABLES)
@@ -144,27 +167,24 @@ def test_gamma_is_that_of_effects(several, its_page):
 
 
 @pytest.mark.parametrize("answer_tokens", [1, 2])
-def test_what_restores_by_construction_is_marked(answer_tokens, undiagnosed):
-    tree = result(examples=2, draws=2, layers=3, words=5, nus=(5.0,), answer_tokens=answer_tokens)
-    found = held(tree)
-    for place in (0, 1):
-        said, read = found.block(f"sheet-{place}")
-        shape = (3, len(said["maps"]["answer_decoder"]["rows"]))
-        marked = read(said["maps"]["answer_decoder"]["structural"]).reshape(shape)
-        assert marked.any() == (answer_tokens == 1)
+def test_what_restores_by_construction_is_marked(answer_tokens):
+    tree = result(examples=2, draws=1, layers=3, words=5, nus=(5.0,), answer_tokens=answer_tokens, grid=None)
+    for sheet in numbers.sheets(tree):
+        marked = sheet.maps["answer_decoder"].structural
+        assert marked.shape == (1, 3, answer_tokens) and marked.any() == (answer_tokens == 1)
         if answer_tokens == 1:
-            assert marked.tolist() == [[0], [0], [1]]
+            assert marked[0, :, 0].tolist() == [False, False, True]
+        assert not sheet.maps["question_encoder"].structural.any()
 
 
-def test_heads_are_kinds(undiagnosed):
-    tree = result(draws=3, layers=2, words=5, nus=(5.0,))
-    node = tree["question_encoder"].to_dataset().drop_vars("kind")
-    heads = xr.concat([node.isel(kind=0), node.isel(kind=0) + 1], "head").expand_dims("kind")
-    heads = heads.assign_coords(kind=["attention_head"], head=[0, 1], **{n: node[n] for n in ("token_text", "role")})
-    tree["question_encoder_heads"] = xr.DataTree(
-        heads.transpose("example", "nu", "draw", "kind", "layer", "head", "token")
-    )
-    said, read = held(tree).block("sheet-0")
+def test_what_restores_by_construction_is_on_the_page(odd):
+    said, read = odd[1].block("sheet-0")
+    assert read(said["maps"]["answer_decoder"]["structural"]).tolist() == [0, 1]
+
+
+def test_heads_are_kinds(odd):
+    tree, found = odd
+    said, read = found.block("sheet-0")
     map_ = said["maps"]["question_encoder_heads"]
     assert map_["kinds"] == ["attention_head 0", "attention_head 1"]
     value = read(map_["effect"]["probability"]["value"]).reshape(1, 2, 2, 5)
@@ -172,11 +192,10 @@ def test_heads_are_kinds(undiagnosed):
     equal(value, own.squeeze("kind").transpose("nu", "head", "layer", "token").values, 4)
 
 
-def test_too_few_draws_are_called_too_few(undiagnosed):
-    found = held(result(draws=3, layers=2, words=5, nus=(5.0,)))
-    said, read = found.block("sheet-0")
+def test_too_few_draws_are_called_too_few(odd):
+    said, read = odd[1].block("sheet-0")
     marks = read(said["maps"]["question_encoder"]["effect"]["probability"]["mark"])
-    assert {found.index["marks"][int(mark)] for mark in marks} == {"too few draws: at least 10"}
+    assert {odd[1].index["marks"][int(mark)] for mark in marks} == {"too few draws: at least 10"}
 
 
 def test_draws_are_left_out_where_they_take_too_much_and_the_page_says_so(several, its_page, monkeypatch, undiagnosed):
@@ -193,20 +212,11 @@ def test_draws_are_left_out_where_they_take_too_much_and_the_page_says_so(severa
     assert "single draws by probability, log-probability, logit-difference are left out" in found.text
 
 
-NASTY = '</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 2">'
-NASTY += "&lt;b&gt; \u2028 \u202e {{ 7 * 7 }}"
-
-
-def test_what_others_wrote_is_text(undiagnosed):
-    tree = result(draws=2, layers=2, words=5, nus=(5.0,))
-    tree.dataset = tree.to_dataset().assign_coords(question=("example", [NASTY]), answer=("example", [NASTY]))
-    tree["question_encoder"].coords["token_text"] = ("example", "token"), [[NASTY, *"abcd"]]
-    tree.attrs["model"] = NASTY
-    found = held(tree)
+def test_what_others_wrote_is_text(odd):
+    found = odd[1]
     assert "<script>window" not in found.text and "<img src=x" not in found.text and "\u202e" not in found.text
-    assert found.text.count("<script") == len(
-        re.findall(r"<script[ >]", re.sub(r"(?s)<script.*?</script>", "<script>", found.text))
-    )
+    scripts = re.sub(r"(?s)<script.*?</script>", "<script>", found.text)
+    assert found.text.count("<script") == len(re.findall(r"<script[ >]", scripts))
     assert found.index["sheets"][0]["question"].startswith("</script><script>window.hacked = 1</script>")
     assert "{{ 7 * 7 }}" in found.index["sheets"][0]["question"]
     assert found.block("sheet-0")[0]["maps"]["question_encoder"]["rows"][0].startswith("</script>")
@@ -323,10 +333,8 @@ def test_what_is_no_result_with_maps_is_refused(change, says):
         page.page(tree)
 
 
-def test_lists_of_cells_are_said_to_be_left_out(undiagnosed):
-    tree = result(draws=2, layers=2, words=5, nus=(5.0,))
-    tree["edges"] = _list_alone(tree)["edges"]
-    assert "/edges, which this page does not show" in held(tree).text
+def test_lists_of_cells_are_said_to_be_left_out(odd):
+    assert "/edges, which this page does not show" in odd[1].text
 
 
 def test_digits_are_of_every_variable():
