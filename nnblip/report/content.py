@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnblip.effects.numbers import mean_known
 from nnblip.errors import visible
 from nnblip.report.numbers import Map, Sheet, Sure
 from nnblip.report.packing import Pack, plain, rounded
@@ -58,7 +59,7 @@ def held(sheet: Sheet, noising: bool, marks: Marks) -> Held:
     said: dict[str, Any] = {"units": [visible(name) for name in sheet.units], "numbers": {}, "maps": {}}
     for variable, digits in DIGITS.items():
         said["numbers"][variable] = {
-            "clean": pack.add(rounded(np.nanmean(sheet.clean[variable]), digits)),
+            "clean": pack.add(rounded(_mean(sheet.clean[variable]), digits)),
             "corrupted": pack.add(rounded(_mean(sheet.corrupted[variable]), digits)),
             "total": _sure(pack, sheet.total[variable], digits, marks),
         }
@@ -82,7 +83,7 @@ def _map(pack: Pack, sheet: Sheet, map_: Map, noising: bool, marks: Marks) -> di
         effect = map_.effect[variable]
         found["effect"][variable] = _sure(pack, effect, digits, marks)
         found["relevance"][variable] = _sure(pack, map_.relevance[variable], SHARES, marks)
-        ends = (np.nanmean(sheet.clean[variable], keepdims=True), _mean(sheet.corrupted[variable]))
+        ends = (_mean(sheet.clean[variable])[None], _mean(sheet.corrupted[variable]))
         left = _left(map_.restored[variable], effect.value, ends, noising, digits)
         found["restored"][variable] = pack.add(left)
     return found
@@ -121,8 +122,6 @@ def _sure(pack: Pack, sure: Sure, digits: int, marks: Marks) -> dict[str, Any]:
 
 
 def _mean(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-    from nnblip.effects.numbers import mean_known
-
     return mean_known(numbers, 0)
 
 

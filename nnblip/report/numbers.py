@@ -100,8 +100,12 @@ class Sheet:
     maps: dict[str, Map]
 
 
-def prepared(tree: xr.DataTree) -> tuple[xr.DataTree, list[str]]:
-    """A result without its lists of cells, read into memory; and the names of these.
+def prepared(tree: xr.DataTree) -> tuple[xr.DataTree, list[str], list[str]]:
+    """What the page shows of a result, read into memory; and what it does not show.
+
+    Returns:
+        The result without its lists of cells and without examples that have no numbers (they failed, or a sweep has not
+        come to them); the names of these lists; the names of these examples.
 
     Raises:
         NnblipError: if it is no result of `causal_trace` or `sweep`, has no map, or no dimension example, nu or draw.
@@ -120,12 +124,16 @@ def prepared(tree: xr.DataTree) -> tuple[xr.DataTree, list[str]]:
     for dim, remedy in _NEEDED.items():
         if dim not in dims:
             raise ResultError(f"the result has no dimension {dim!r}: {remedy}.")
-    return tree.load(), lists
+    known = tree["clean"]["probability"].notnull().values
+    if not known.any():
+        raise ResultError("no example of the result has numbers: trace it again, or go on with the sweep.")
+    left_out = [str(name) for name in tree["example"].values[~known].tolist()]
+    return (tree.isel(example=known) if left_out else tree).load(), lists, left_out
 
 
 def sheets(tree: xr.DataTree) -> Iterator[Sheet]:
-    """All examples together, if there are several, then each; of a tree as `prepared` returns it."""
-    if tree.sizes["example"] > 1:
+    """All examples together, if there are several with roles, then each; of a tree as `prepared` returns it."""
+    if tree.sizes["example"] > 1 and all("role" in node.coords for node in reading.maps(tree).values()):
         yield _Numbers(by_role(tree), "examples").sheet(None)
     numbers = _Numbers(tree, "draws")
     for example in range(tree.sizes["example"]):
@@ -165,13 +173,14 @@ class _Numbers:
         nodes = {name: self._chosen(self.tree[name], example) for name in ("clean", "corrupted")}
         units = self.tree["example" if example is None else "draw"]
         corrupted = {v: _by_unit(nodes["corrupted"][v], "nu") for v in VARIABLES}
+        names = _in_order(reading.maps(self.tree))
         return Sheet(
             example=example,
             units=[str(name) for name in units.values.tolist()],
             clean={v: np.broadcast_to(nodes["clean"][v].values, units.shape) for v in VARIABLES},
             corrupted=corrupted,
             total={v: self._sure("total_effect", v, "corrupted", example, "nu") for v in VARIABLES},
-            maps={name: self._map(name, example) for name in _in_order(reading.maps(self.tree))},
+            maps={name: map_ for name in names if (map_ := self._map(name, example)).rows},
         )
 
     def _map(self, name: str, example: int | None) -> Map:

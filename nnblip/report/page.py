@@ -82,25 +82,26 @@ def checked(path: str | Path, overwrite: bool) -> Path:
 
 def page(tree: xr.DataTree, images: Any = None) -> str:
     """The text of the page. Arguments and errors are those of `write`."""
-    shown, lists = numbers.prepared(tree)
+    shown, lists, left_out = numbers.prepared(tree)
     count = shown.sizes["example"]
     if count > MOST_EXAMPLES:
         raise ResultError(
             f"the result has {count} examples, a page shows at most {MOST_EXAMPLES}: select some,"
             f" result.isel(example=slice({MOST_EXAMPLES}))."
         )
-    texts = _texts(shown)
-    names = [str(name) for name in shown["example"].values.tolist()]
-    wanted = pictures.given(images, names, texts["image"])
+    texts, names = _texts(shown), _names(shown)
+    every = dict(zip(_names(tree), pictures.given(images, _names(tree), _texts(tree)["image"]), strict=True))
+    wanted = [every[name] for name in names]
     webp, missing = pictures.embedded(wanted, lambda number: wanted[number] != (texts["image"][number] or None))
     noising = shown.attrs.get("direction") == "noising"
     marks = Marks()
     sheets = list(numbers.sheets(shown))
     blocks = [held(sheet, noising, marks) for sheet in sheets]
-    nodes = tuple(sheets[0].maps)
+    nodes = tuple(dict.fromkeys(name for sheet in sheets for name in sheet.maps))
     nus = [float(nu) for nu in shown["nu"].values]
     specifications = charts.specifications(nodes, _logarithmic(nus))
-    together = blocks[: count > 1]  # of which the units are few: one number for each example
+    together = [block for sheet, block in zip(sheets, blocks, strict=True) if sheet.example is None]
+    # of these the units are few, one number for each example, and always there
     fixed = [*webp, charts.script(), *(text for block in together for text in (block.means, *block.units.values()))]
     kept = _kept(blocks[len(together) :], sum(map(len, fixed)))
     index = {
@@ -130,6 +131,8 @@ def page(tree: xr.DataTree, images: Any = None) -> str:
         index=_in_script(index),
         blocks=blocks,
         kept=[list(VARIABLES) if sheet.example is None else kept for sheet in sheets],
+        examples_left_out=[visible(name) for name in left_out],
+        together=bool(together),
         left_out=[name.replace("_", "-") for name in VARIABLES if name not in kept],
         pictures=webp,
         vega=_script(charts.script()),
@@ -161,6 +164,10 @@ def _kept(blocks: list[Held], others: int) -> list[str]:
         if others + means + sum(len(block.units[name]) for block in blocks for name in kept) <= MOST:
             return kept
     return []
+
+
+def _names(tree: xr.DataTree) -> list[str]:
+    return [str(name) for name in tree["example"].values.tolist()]
 
 
 def _texts(tree: xr.DataTree) -> dict[str, list[str]]:

@@ -337,6 +337,25 @@ def test_lists_of_cells_are_said_to_be_left_out(odd):
     assert "/edges, which this page does not show" in odd[1].text
 
 
+def test_examples_without_numbers_are_left_out_and_named(undiagnosed):
+    tree = result(examples=3, draws=2, layers=2, words=5, nus=(5.0,), grid=None)
+    names = tree["example"].values.tolist()
+    for name in ("clean", "corrupted", "question_encoder", "answer_decoder"):
+        for variable in VARIABLES:
+            tree[name][variable].values[1] = np.nan
+        tree[name] = xr.DataTree(tree[name].to_dataset(inherit=False).drop_vars("role", errors="ignore"))
+    found = held(tree, images={names[1]: "nowhere.png", names[2]: RED})
+    assert [one["name"] for one in found.index["sheets"]] == [names[0], names[2]]
+    assert found.has("picture-1") and f"not here: {names[1]}." in " ".join(found.text.split())
+    assert "no mean over all examples" in found.text
+    equal(found.block("sheet-1")[1](found.block("sheet-1")[0]["numbers"]["probability"]["clean"]),
+          [tree["clean"].probability.values[2]], 4)  # fmt: skip
+    for variable in VARIABLES:
+        tree["clean"][variable].values[:] = np.nan
+    with pytest.raises(ResultError, match="no example of the result has numbers"):
+        held(tree)
+
+
 def test_digits_are_of_every_variable():
     assert tuple(content.DIGITS) == tuple(content.UNITS) == VARIABLES
     assert json.loads(json.dumps(charts.specifications(("question_encoder",), True)))["map"]
