@@ -58,7 +58,6 @@ class Pack:
         return base64.b64encode(gzip.compress(data, 9, mtime=0)).decode()
 
 
-def plain(numbers: Any) -> Any:
-    """Floats for JSON, None for NaN."""
-    values = np.asarray(numbers, float)
-    return np.where(np.isnan(values), None, values.astype(object)).tolist()
+def plain(numbers: NDArray[np.float64]) -> list[float | None]:
+    """Floats (n) for JSON, None for NaN."""
+    return [None if np.isnan(number) else float(number) for number in numbers]
