@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import xarray
 
-    from nnblip import datasets, demo, effects, noise, plot, results, sites
+    from nnblip import datasets, demo, effects, noise, plot, report, results, sites
     from nnblip.diagnosis import diagnose
     from nnblip.edges import knock_out
     from nnblip.effects import gamma, indirect_effect, relevance, total_effect
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from nnblip.tracing.trace import causal_trace
     from nnblip.version import __version__ as __version__
 
-_MODULES = ("datasets", "demo", "effects", "noise", "plot", "results", "sites")
+_MODULES = ("datasets", "demo", "effects", "noise", "plot", "report", "results", "sites")
 _NAMES = {
     "__version__": "version",
     "BlipVQA": "model",
@@ -65,7 +65,7 @@ _ORIGINALS = {"open": "open_result"}
 __all__ = [
     "BlipVQA", "Edge", "Example", "Job", "NnblipError", "NnblipWarning", "RemoteError", "Site", "attention",
     "attribution_trace", "causal_trace", "datasets", "demo", "diagnose", "effects", "gamma", "indirect_effect",
-    "knock_out", "lens", "noise", "open", "planted", "plot", "relevance", "results", "save", "sites", "sweep",
+    "knock_out", "lens", "noise", "open", "planted", "plot", "relevance", "report", "results", "save", "sites", "sweep",
     "total_effect",
 ]  # fmt: skip
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
+from nnblip.command.report import report
 from nnblip.errors import InputError, NnblipError, NnblipWarning, one_line, told, visible, whole
 from nnblip.passes.settings import AUTO, IN_FLIGHT, Settings
 
@@ -246,6 +247,9 @@ def sweep(
     if processes.rank() == 0:
         printing.sweep(report)
     return 0
+
+
+app.command(report)
 
 
 @app.command
