@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,19 +19,9 @@ from matplotlib.patches import FancyArrowPatch
 from nnblip import effects
 from nnblip.effects import reading
 from nnblip.errors import ResultError, one_of, visible, whole
-from nnblip.plot.common import (
-    SMALL,
-    TEXT,
-    chosen_example,
-    headline_of,
-    literal,
-    mean_over,
-    say,
-    severe,
-    target_of,
-    texts_of,
-    wrapped,
-)
+from nnblip.plot.cells import mean_over
+from nnblip.plot.common import SMALL, TEXT, literal, say
+from nnblip.plot.words import chosen_example, headline_of, severe, target_of, texts_of
 from nnblip.results import VARIABLES
 from nnblip.sites import COMPONENTS, EDGES_NODE
 
@@ -131,7 +122,7 @@ def circuit(
     labels = [_label(column, names) for column in columns]
     title = _title(tree, node, variable, examples, len(shown), len(order), numbers.size, interval, notes)
     size = min(max(1.0 + _ACROSS * (len(columns) + 0.8 * (1 + len({c for c, _ in columns}))), 4.6), 12.0)
-    lines = wrapped(title, int(size * 12.5))
+    lines = [line for part in title for line in textwrap.wrap(part, int(size * 12.5))]
     up = min(max(_UP * (len(layers) + 0.5), 2.2), 7.5) if len(shown) else 0.8
     figure = Figure(
         figsize=(
@@ -171,7 +162,7 @@ def _title(
         visible(f"edges {done}, ν = {float(tree.coords['nu']):g}{average}"),
         f"{of} {which}, of {every} traced; indirect effect on {target_of(tree, node, variable)}",
         *notes,
-        *severe(tree, EDGES_NODE),
+        *severe(tree, [EDGES_NODE]),
     ]
 
 

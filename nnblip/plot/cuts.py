@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -17,21 +18,9 @@ from nnblip import effects
 from nnblip.edges import EDGES, SOURCES
 from nnblip.effects import reading
 from nnblip.errors import ResultError, SettingError, one_of, visible
-from nnblip.plot.common import (
-    LEAST_RANGE,
-    SMALL,
-    TEXT,
-    UNDEFINED,
-    bar_beside,
-    chosen_example,
-    headline_of,
-    literal,
-    mean_over,
-    notes_on,
-    target_of,
-    texts_of,
-    wrapped,
-)
+from nnblip.plot.cells import mean_over
+from nnblip.plot.common import LEAST_RANGE, SMALL, TEXT, UNDEFINED, bar_beside, literal, notes_on
+from nnblip.plot.words import chosen_example, headline_of, target_of, texts_of
 from nnblip.results import VARIABLES
 
 _WIDTH = 6.4  # inches: of a page's text; panels that do not fit go into the next row
@@ -87,7 +76,11 @@ def knock_outs(
     size = max(labels + across * (panel + 0.12) + 1.2, 4.2)
     of = f"window of {width} layers, at its first" if width > 1 else "each layer alone"
     done = {"mask": "cut by mask", "mean": "replaced by the mean"}.get(by, by)
-    title = wrapped([headline_of(tree, every, examples), f"{reading.spoken(edges)} {done}, {of}"], int(size * 12))
+    title = [
+        line
+        for part in (headline_of(tree, every, examples), f"{reading.spoken(edges)} {done}, {of}")
+        for line in textwrap.wrap(part, int(size * 12))
+    ]
     below = ["layer", *(f"({note})" for note in [*notes, *notes_on(numbers)])]
     figure = Figure(
         figsize=(size, 0.35 + 0.19 * len(title) + down * (high + 0.48) + 0.17 * len(below)), layout="constrained"
