@@ -42,7 +42,7 @@ class Kind(NamedTuple):
             return []
         if self.each:
             return [name.removesuffix(HEADS_NODE) for name in there]
-        return [""] if there or not self.nodes and reading.restored_names(tree) else []
+        return [""] if there or (not self.nodes and reading.restored_names(tree)) else []
 
 
 _TEXT = tuple(name for name in COMPONENTS if name != "image_encoder")
