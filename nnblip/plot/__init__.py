@@ -6,6 +6,7 @@ made. `caption(figure)` is what can stand below it in a paper. `width=` is in in
 into Axes of yours.
 """
 
+from nnblip.plot.averages import layers, roles
 from nnblip.plot.canvas import COLUMN, DOUBLE, Figure, caption, metadata
 from nnblip.plot.catalogue import FIGURES, drawable
 from nnblip.plot.circuits import circuit
@@ -13,9 +14,10 @@ from nnblip.plot.curves import gamma
 from nnblip.plot.cuts import knock_outs
 from nnblip.plot.maps import STYLES, heads, heatmap
 from nnblip.plot.pictures import picture
+from nnblip.plot.sheets import sheet
 from nnblip.plot.words import VALUES
 
 __all__ = [
     "COLUMN", "DOUBLE", "FIGURES", "STYLES", "VALUES", "Figure", "caption", "circuit", "drawable", "gamma", "heads",
-    "heatmap", "knock_outs", "metadata", "picture",
+    "heatmap", "knock_outs", "layers", "metadata", "picture", "roles", "sheet",
 ]  # fmt: skip

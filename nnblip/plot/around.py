@@ -90,7 +90,7 @@ class Below:
         self.depth += 0.03 + len(lines) * 1.3 * size / 72
 
     def legend(self, entries: Sequence[tuple[str | Line2D, str]]) -> None:
-        """What marks mean: "hatched", "framed", "grey" or a line, each with its text; side by side where they fit."""
+        """What marks mean ("hatched", "framed", "few", "grey" or a line), side by side where they fit."""
         x, y, step = -self._left, self.depth + 0.07, 1.45 * SMALL / 72
         for place, (mark, text) in enumerate(entries):
             need = 0.24 + inches(text, SMALL)
@@ -116,6 +116,11 @@ class Below:
             linewidth=1.2 if mark == "framed" else 0.5,
         )  # fmt: skip
         self._axes.add_artist(sign)
+        if mark == "few":
+            self._axes.add_artist(
+                Line2D([x + 0.07], [y + 0.05], marker="o", color=STROKES, markersize=1.6, transform=self._inches,
+                       clip_on=False)
+            )  # fmt: skip
         if mark == "hatched":
             lines = [[(x + a, y), (x + min(a + 0.1, 0.14), y + min(0.1, 0.14 - a))] for a in (0.0, 0.05, 0.1)]
             lines.append([(x, y + 0.05), (x + 0.05, y + 0.1)])
@@ -160,3 +165,63 @@ class Panel:
             self.axes.set_position((*place, self.inner / self.width, self.height / every))
         literal(self.axes)
         return figure
+
+
+class Page:
+    """Panels in rows on a figure of its own, with a title above and what hangs below all of them.
+
+    Attributes:
+        axes: of each panel.
+        figure: that they are on.
+        part, inner: inches across of a panel with its labels, and without.
+        width: of the figure.
+    """
+
+    def __init__(self, width: float, across: int, heights: Sequence[float], labels: float, above: float, under: float,
+                 most: float = 99.0) -> None:  # fmt: skip
+        """Panels of these heights; left, above and under each there is so much room. None is wider than `most`."""
+        self.width, self._across, self._heights = width, min(across, len(heights)), heights
+        self._labels, self._above, self._under = labels, above, under
+        self.part = min((width - 0.06) / self._across, most + labels + 0.08)
+        self.inner = self.part - labels - 0.08
+        self.figure = canvas(width, 10)
+        self.axes = [
+            self.figure.add_axes((0, 0, self.inner / width, height / 10), label=f"panel {number}")
+            for number, height in enumerate(heights)
+        ]
+        self._foot = self.figure.add_axes((0, 0, 0.5, 0.01), label="foot")
+        self._foot.set_axis_off()
+        self._wide = min(3.2, width - 0.4)
+        self._foot.set_position((0.2 / width, 0, self._wide / width, 0))
+
+    def last_of_column(self, number: int) -> bool:
+        return number + self._across >= len(self.axes)
+
+    def first_of_row(self, number: int) -> bool:
+        return number % self._across == 0
+
+    def below(self) -> Below:
+        """What hangs below all panels."""
+        return Below(self._foot, 0.0, 0.16, self.width - 0.1)
+
+    def finish(self, title: Sequence[str], below: Below) -> Any:
+        """Put everything in its place, and give the figure back."""
+        lines = wrapped((one for one in title if one), self.width - 0.08)
+        top = LINE * len(lines) + 0.1
+        rows = [self._heights[at : at + self._across] for at in range(0, len(self._heights), self._across)]
+        every = top + sum(self._above + max(row) + self._under for row in rows) + below.depth + 0.05
+        self.figure.set_size_inches(self.width, every)
+        self.figure.text(0.04 / self.width, 1 - 0.04 / every, "\n".join(lines), fontsize=TEXT, va="top",
+                          linespacing=1.2)  # fmt: skip
+        y = every - top
+        for number, axes in enumerate(self.axes):
+            row, column = divmod(number, self._across)
+            if column == 0 and row:
+                y -= max(rows[row - 1]) + self._above + self._under
+            high = self._heights[number]
+            left = 0.03 + column * self.part + self._labels
+            place = left / self.width, (y - self._above - high) / every
+            axes.set_position((*place, self.inner / self.width, high / every))
+        self._foot.set_position((0.2 / self.width, (below.depth + 0.05) / every, self._wide / self.width, 0))
+        literal(self.figure)
+        return self.figure

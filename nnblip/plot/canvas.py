@@ -86,12 +86,12 @@ def _captions(drawn: Artist) -> list[Caption]:
     if not within:
         raise SettingError("nnblip drew nothing here: expected a Figure that a function of nnblip.plot returned, or its"
                            " Axes")  # fmt: skip
-    return [one._nnblip_caption for one in within]
+    return [vars(one)["_nnblip_caption"] for one in within]
 
 
 def put_caption(drawn: Artist, sentences: Iterable[str], made: Mapping[str, Any]) -> None:
-    """Leave a caption with a figure or its Axes, where `caption` and `metadata` find it; it is copied and pickled too."""
-    drawn._nnblip_caption = Caption(tuple(one for one in sentences if one), dict(made))
+    """Leave a caption with a figure or its Axes, where `caption` and `metadata` find it; it is copied with them."""
+    vars(drawn)["_nnblip_caption"] = Caption(tuple(one for one in sentences if one), dict(made))
 
 
 def metadata(figure: matplotlib.figure.FigureBase, format: str = "png") -> dict[str, Any]:

@@ -10,11 +10,13 @@ from matplotlib.figure import Figure
 
 from nnblip.effects import reading
 from nnblip.errors import one_of
+from nnblip.plot.averages import layers, roles
 from nnblip.plot.circuits import circuit
 from nnblip.plot.curves import gamma
 from nnblip.plot.cuts import knock_outs
 from nnblip.plot.maps import heads, heatmap
 from nnblip.plot.pictures import picture
+from nnblip.plot.sheets import sheet
 from nnblip.sites import COMPONENTS, EDGES_NODE, HEADS_NODE, KNOCK_OUTS_NODE
 
 
@@ -51,6 +53,9 @@ FIGURES: dict[str, Kind] = {
     "heatmap": Kind(heatmap, "tokens by layers of one component", _TEXT, each=True),
     "heads": Kind(heads, "heads by layers of one component", tuple(n + HEADS_NODE for n in _TEXT), each=True),
     "gamma": Kind(gamma, "Γ over ν, a line per component", COMPONENTS),
+    "roles": Kind(roles, "roles of words by layers, mean over examples", _TEXT, each=True, many=True),
+    "layers": Kind(layers, "profiles over the layers, a line for each type", _TEXT, each=True),
+    "sheet": Kind(sheet, "small heatmaps of many examples", _TEXT, each=True, many=True),
     "picture": Kind(picture, "regions of the image on the picture", ("image_encoder",)),
     "knock_outs": Kind(knock_outs, "what the answer needs of connections", (KNOCK_OUTS_NODE,)),
     "circuit": Kind(circuit, "the strongest edges as arrows", (EDGES_NODE,)),

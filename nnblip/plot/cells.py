@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from nnblip import effects
 from nnblip.effects import reading
 from nnblip.errors import ResultError, visible
+from nnblip.plot.grid import Grid
 
 
 @dataclass(frozen=True)
@@ -59,26 +58,24 @@ class Cells:
             said.append(f"some cells of fewer examples, at least {units.min()}")
         return said
 
-    def legend(self, numbers: NDArray[Any], hatched: NDArray[Any], framed: NDArray[Any]) -> list[tuple[str, str]]:
-        """What the marks of the cells that are drawn mean."""
-        said = [("hatched", f"{100 * self.level:g} % interval over {self.over} includes 0")] if hatched.any() else []
-        said += [("framed", "restores by construction")] if framed.any() else []
-        return said + ([("grey", "no value")] if not np.isfinite(numbers).all() else [])
-
-    def sentences(self, hatched: NDArray[Any], framed: NDArray[Any], value: str) -> list[str]:
-        """The same for a caption."""
+    def sentences(self, grid: Grid, value: str) -> list[str]:
+        """What the marks of a grid of these cells mean, for a caption."""
         of = "the indirect effect" if value == "probability" else "its value"
-        said = [
-            f"Hatched: cells of which the {100 * self.level:g} % interval of {of} over the {self.over}"
-            " (nnblip.effects.interval, each cell for itself) includes 0."
-        ] if hatched.any() else []  # fmt: skip
-        if not said and len(self.reasons) == 0:
-            said = [f"No {100 * self.level:g} % interval of a cell over the {self.over} includes 0."]
+        said = []
+        if grid.hatched is not None and grid.hatched.any():
+            said.append(
+                f"Hatched: cells of which the {100 * self.level:g} % interval of {of} over the {self.over}"
+                " (nnblip.effects.interval, each cell for itself) includes 0."
+            )
+        elif not self.reasons and not self.undefined:
+            said.append(f"No {100 * self.level:g} % interval of a cell over the {self.over} includes 0.")
         said += [f"{note[0].upper()}{note[1:]}." for note in self.notes()]
         said += [
             f"{count} cells have no interval: {why}." for why, count in self.reasons.items() if why.startswith("all")
         ]
-        return said + (["Framed: restores by construction, no finding."] if framed.any() else [])
+        if grid.framed is not None and grid.framed.any():
+            said.append("Framed: restores by construction, no finding.")
+        return said
 
 
 def part_of(tree: xr.DataTree, name: str, node: xr.Dataset | None = None) -> xr.DataTree:
@@ -90,13 +87,16 @@ def part_of(tree: xr.DataTree, name: str, node: xr.Dataset | None = None) -> xr.
 
 
 def cells_of(
-    tree: xr.DataTree, name: str, kind: str | None, value: str, variable: str, threshold: float, level: float
-) -> Cells:
-    """The cells of a node at one ν: of its one example, or the mean over its examples."""
+    tree: xr.DataTree, name: str, kind: str, value: str, variable: str, threshold: float, level: float,
+    framed: xr.DataArray | None = None,
+) -> Cells:  # fmt: skip
+    """The cells of a node at one ν: of its one example, or the mean over its examples.
+
+    `framed` says which restore by construction, if not `nnblip.effects.structural` of the tree.
+    """
     own = tree.children[name].to_dataset(inherit=False)
-    framed = effects.structural(tree)[name].to_dataset()["structural"]
-    if kind is not None:
-        own, framed = own.sel(kind=[kind]), framed.sel(kind=[kind])
+    framed = effects.structural(tree)[name].to_dataset()["structural"] if framed is None else framed
+    own, framed = own.sel(kind=[kind]), framed.sel(kind=[kind])
     alone = part_of(tree, name, own)
     measured = "relevance" if value == "relevance" else "indirect_effect"
     found = effects.interval(alone, measured, variable=variable, threshold=threshold, level=level)[name].to_dataset()

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure as AnyFigure
+from matplotlib.figure import Figure
 
 from nnblip import effects
 from nnblip.effects import reading
-from nnblip.errors import ResultError, SettingError, one_of, visible
+from nnblip.errors import ResultError, one_of, visible
 from nnblip.plot import words
-from nnblip.plot.around import Below, Panel
-from nnblip.plot.canvas import COLUMN, SMALL, TEXT, put_caption, width_of, wrapped
 from nnblip.plot.cells import Cells, cells_of, layout_of
-from nnblip.plot.grid import DIVERGING, Grid, between, diverging, draw_grid
+from nnblip.plot.drawing import draw_map, told_of
+from nnblip.plot.grid import Grid
 from nnblip.plot.words import VALUES
 from nnblip.results import VARIABLES
 from nnblip.sites import HEAD_KINDS, HEADS_NODE
 
 #: By name: how maps look. The paper's are those of Palit et al. 2023: probability, purple and red.
 STYLES = ("nnblip", "paper")
-#: Colours of probabilities: of nnblip's own maps, and of the components' in the paper.
-SEQUENTIAL = "viridis"
+#: The paper's colours.
 PAPER = {"question_encoder": "Purples", "answer_decoder": "Reds"}
 
 
@@ -47,7 +40,7 @@ def heatmap(
     title: str | None = None,
     width: float | None = None,
     ax: Axes | None = None,
-) -> AnyFigure:
+) -> Figure:
     """Tokens by layers of one component: the mean over the draws of the noise, or over examples of their means.
 
     Tokens run from top to bottom in reading order, each with its position; layers and positions are counted from 0, as
@@ -101,9 +94,9 @@ def heatmap(
     grid = Grid(numbers, labels, [str(layer) for layer in node["layer"].values], "token, position",
                 hatched=hatched, framed=framed)  # fmt: skip
     lines = [title] if title is not None else map_title(tree, node, component, kind, cells)
-    about = f"by token and layer (states: {kind})"
-    said = Said(tree, node, component, kind, value, variable, threshold, about)
-    return draw_map(grid, cells, said, lines, limit=limit, style=style, width=width, ax=ax)
+    told = told_of(tree, node, component, kind, cells, grid, "by token and layer", (value, variable, threshold))
+    colours = PAPER.get(component) if style == "paper" and value == "probability" else None
+    return draw_map(grid, told, lines, limit=limit, colours=colours, width=width, ax=ax)
 
 
 def heads(
@@ -122,7 +115,7 @@ def heads(
     title: str | None = None,
     width: float | None = None,
     ax: Axes | None = None,
-) -> AnyFigure:
+) -> Figure:
     """Heads by layers of one component, at one token or each at the token where it has the largest value.
 
     The largest of several values is rather too large, and has no interval: only maps of one token are hatched.
@@ -165,8 +158,8 @@ def heads(
     grid = Grid(numbers, rows, [str(layer) for layer in node["layer"].values], "", hatched=hatched, framed=framed)
     component = component.removesuffix(HEADS_NODE)
     lines = [title] if title is not None else [*map_title(tree, node, component, kind, cells), where]
-    said = Said(tree, node, name, kind, value, variable, threshold, f"by head and layer, {where} (heads: {kind})")
-    return draw_map(grid, cells, said, lines, limit=limit, width=width, ax=ax)
+    told = told_of(tree, node, name, kind, cells, grid, f"by head and layer, {where}", (value, variable, threshold))
+    return draw_map(grid, told, lines, limit=limit, width=width, ax=ax)
 
 
 def map_title(tree: xr.DataTree, node: xr.Dataset, component: str, kind: str, cells: Cells) -> list[str]:
@@ -174,99 +167,3 @@ def map_title(tree: xr.DataTree, node: xr.Dataset, component: str, kind: str, ce
     done = f"{reading.spoken(component)}, {kind} {words.done_to(tree)}"
     settings = [done, words.nu_of(tree), "" if cells.examples else words.average_of(node)]
     return [words.headline_of(tree, node, cells.examples), visible(", ".join(one for one in settings if one))]
-
-
-class Said:
-    """What the words on and below a map are made of."""
-
-    def __init__(
-        self, tree: xr.DataTree, node: xr.Dataset, name: str, kind: str, value: str, variable: str,
-        threshold: float, about: str,
-    ) -> None:  # fmt: skip
-        self.tree, self.node, self.name, self.kind = tree, node, name, kind
-        self.component = name.removesuffix(HEADS_NODE)
-        self.value, self.variable, self.threshold, self.about = value, variable, threshold, about
-
-    @property
-    def bar(self) -> str:
-        return words.value_name(self.tree, self.node, self.value, self.variable)
-
-    @property
-    def marks(self) -> dict[str, float]:
-        """The clean and the corrupted run, mean over draws and examples."""
-        both = (self.tree[name].to_dataset()[self.variable] for name in ("clean", "corrupted"))
-        return {
-            name: float(reading.over_draws(one).mean()) for name, one in zip(("clean", "corrupted"), both, strict=True)
-        }
-
-    @property
-    def why_undefined(self) -> str:
-        if self.value != "relevance":
-            return "No values: these states were not traced."
-        at = words_of_marks(self.marks)
-        limit = effects.thresholds(self.threshold)[self.variable]
-        name = words.target_of(self.tree, self.node, self.variable).split(" = ")[0].removesuffix(")")
-        name += ")" * name.startswith("P(")
-        return (
-            f"Relevance is undefined: the mean total effect is below the threshold of {limit:g}. {name} is"
-            f" {at['clean']} clean and {at['corrupted']} corrupted."
-        )
-
-    def caption(self, cells: Cells, grid: Grid, grave: Sequence[str]) -> list[str]:
-        of = words.value_name(self.tree, self.node, self.value, self.variable)
-        done = "of damaging" if words.done_to(self.tree) == "damaged" else "of restoring"
-        what = f"with one state {words.done_to(self.tree)}" if self.value == "probability" else f"{done} one state"
-        first = f"{of[0].upper()}{of[1:]} {what} of the {reading.spoken(self.component)}, {self.about}."
-        if self.value == "relevance":
-            first += " Relevance is the sum of the indirect effects over that of the total effects."
-        empty = np.zeros(grid.numbers.shape, bool)
-        hatched, framed = (empty if one is None else one for one in (grid.hatched, grid.framed))
-        return [
-            first,
-            *words.run_sentences(self.tree, self.node, cells.examples),
-            *cells.sentences(hatched, framed, self.value),
-            *(f"{one}." for one in grave),
-        ]
-
-
-def words_of_marks(marks: dict[str, float]) -> dict[str, str]:
-    return {name: f"{value:.4f}" for name, value in marks.items()}
-
-
-def draw_map(
-    grid: Grid, cells: Cells, said: Said, title: Sequence[str], *, limit: float | None = None, style: str = STYLES[0],
-    width: float | None = None, ax: Axes | None = None,
-) -> AnyFigure:  # fmt: skip
-    """The whole figure of a map, or all of it hung on the Axes that are given."""
-    if limit is not None and said.value == "probability":
-        raise SettingError("limit is given, of a map of probabilities: expected an effect, whose colours are around 0")
-    wide = width_of(width, COLUMN, ax)
-    grave = words.severe(said.tree, [said.name], said.kind)
-    labels = 0.42 * wide
-    height = max(grid.height, 0.7) if cells.undefined else grid.height
-    panel = Panel(ax, wide, grid.label_width(labels), height)
-    below = _cells(panel, grid, cells, said, limit, style, labels)
-    put_caption(panel.axes, said.caption(cells, grid, grave), words.provenance(said.tree))
-    return panel.finish([*title, *grave], below)
-
-
-def _cells(panel: Panel, grid: Grid, cells: Cells, said: Said, limit: float | None, style: str, labels: float) -> Below:
-    """Everything but the title: cells, and below them colour bar, legend and notes."""
-    marks, axes = said.marks if said.value == "probability" else {}, panel.axes
-    norm: Any = Normalize(0, 1)
-    if not cells.undefined:
-        norm = between(grid.numbers, *marks.values()) if marks else diverging(grid.numbers, limit)
-    colours = SEQUENTIAL if marks else DIVERGING
-    if style == "paper" and marks:
-        colours = PAPER.get(said.component, SEQUENTIAL)
-    _, depth = draw_grid(axes, grid, colours, norm, labels)
-    below = panel.below(depth)
-    if cells.undefined:
-        lines = wrapped(said.why_undefined, panel.inner - 0.1)
-        axes.text(0.5, 0.5, "\n".join(lines), transform=axes.transAxes, ha="center", va="center", fontsize=TEXT)
-        return below
-    below.bar(ScalarMappable(norm, colours), said.bar, marks)
-    empty = np.zeros(grid.numbers.shape, bool)
-    below.legend(cells.legend(grid.numbers, *(empty if one is None else one for one in (grid.hatched, grid.framed))))
-    below.text(wrapped(cells.notes(), panel.width - 0.08, SMALL))
-    return below

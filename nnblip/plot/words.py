@@ -37,10 +37,14 @@ def label_of(tree: xr.DataTree, node: xr.Dataset, name: str) -> str:
 
 def target_of(tree: xr.DataTree, node: xr.Dataset, variable: str = VARIABLES[0]) -> str:
     """What effects are on: the answer's probability, of which answer where one example is chosen, or another number."""
-    if variable != VARIABLES[0]:
-        return reading.spoken(variable).replace("log ", "log-")
-    answer = visible(label_of(tree, node, "answer"))
-    return f"P(answer = “{answer}”)" if answer else "P(answer)"
+    answer = visible(label_of(tree, node, "answer")) if variable == VARIABLES[0] else ""
+    return f"P(answer = “{answer}”)" if answer else target_name(variable)
+
+
+def target_name(variable: str) -> str:
+    """The same whatever the answer is."""
+    names = {"probability": "P(answer)", "log_probability": "log P(answer)"}
+    return names.get(variable, reading.spoken(variable))
 
 
 def value_name(tree: xr.DataTree, node: xr.Dataset, value: str, variable: str = VARIABLES[0]) -> str:
