@@ -83,7 +83,7 @@ def one_map(
     """The result at one ν and example, or all of them, and its node of a component; checked to be there."""
     one_of(variable, VARIABLES, "variable")
     one_of(component, reading.maps(tree), "component")
-    tree = words.chosen_example(reading.choose(tree, "nu", nu), example)
+    tree = words.chosen_example(reading.choose(part_of(tree, component), "nu", nu), example)
     node = reading.node_of(tree, component)
     one_of(kind, node["kind"].values.tolist(), f"kind of {component}")
     return tree, node
@@ -166,10 +166,10 @@ def layers(
     panel = Panel(ax, wide, LEFT + LINE * (len(down) - 1), high)
     axes, at = panel.axes, node["layer"].values
     named = {}
-    for (label, part), style in zip(parts.items(), LINES, strict=False):
+    for (group, part), style in zip(parts.items(), LINES, strict=False):
         banded(axes, at, part, style)
         count = int(part["units"].max())
-        named[f"{label or 'all'}, n = {count}" if over == "examples" else f"{count} draws"] = style
+        named[f"{group or 'all'}, n = {count}" if over == "examples" else f"{count} draws"] = style
     axes.axhline(0, color="0.75", linewidth=0.8, zorder=0)
     there = (
         node[variable].notnull().any([dim for dim in node[variable].dims if dim not in ("layer", "token", "example")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import xarray as xr
@@ -94,34 +95,57 @@ def cells_of(
 
     `framed` says which restore by construction, if not `nnblip.effects.structural` of the tree.
     """
-    own = tree.children[name].to_dataset(inherit=False)
-    framed = effects.structural(tree)[name].to_dataset()["structural"] if framed is None else framed
-    own, framed = own.sel(kind=[kind]), framed.sel(kind=[kind])
-    alone = part_of(tree, name, own)
+    given, found, shown = _numbers(tree, name, kind, value, variable, threshold, level, None, framed)
+    shown = shown.mean("example") if "example" in shown.dims else shown
+    given = given.any("example") if "example" in given.dims else given
+    return _cells(shown, given, found.squeeze("example", drop=True) if "example" in found.dims else found,
+                  tree.sizes.get("example"))  # fmt: skip
+
+
+def cells_of_each(
+    tree: xr.DataTree, name: str, kind: str, value: str, variable: str, threshold: float, level: float
+) -> list[Cells]:
+    """The same of each example of a result, with intervals over its draws."""
+    given, found, shown = _numbers(tree, name, kind, value, variable, threshold, level, "draws", None)
+    places = range(tree.sizes["example"])
+    return [_cells(shown.isel(example=at), given.isel(example=at), found.isel(example=at), None) for at in places]
+
+
+def _numbers(
+    tree: xr.DataTree, name: str, kind: str, value: str, variable: str, threshold: float, level: float,
+    over: str | None, framed: xr.DataArray | None,
+) -> tuple[xr.DataArray, xr.Dataset, xr.DataArray]:  # fmt: skip
+    """Which cells are structural; intervals; and what is shown, mean over draws."""
+    alone = part_of(tree, name)
+    framed = effects.structural(alone)[name].to_dataset()["structural"] if framed is None else framed
+    own, framed = alone.children[name].to_dataset(inherit=False).sel(kind=[kind]), framed.sel(kind=kind, drop=True)
     measured = "relevance" if value == "relevance" else "indirect_effect"
-    found = effects.interval(alone, measured, variable=variable, threshold=threshold, level=level)[name].to_dataset()
-    over = str(found.attrs["over"])
-    found = found.squeeze([dim for dim in ("example", "kind") if dim in found.dims], drop=True)
-    values = found["value"]
+    found = cast(
+        xr.DataTree,
+        effects.interval(
+            part_of(tree, name, own), measured, variable=variable, threshold=threshold, level=level, over=over
+        ),
+    )[name].to_dataset()
+    found = found.squeeze("kind", drop=True)
+    shown = found["value"]
     if value == "probability":
-        values = reading.over_draws(own[variable])
-        values = values.mean("example") if "example" in values.dims else values
-        values = values.squeeze([dim for dim in ("kind",) if dim in values.dims], drop=True)
+        shown = reading.over_draws(own[variable].squeeze("kind", drop=True))
+    return framed, found, shown
+
+
+def _cells(shown: xr.DataArray, framed: xr.DataArray, found: xr.Dataset, examples: int | None) -> Cells:
+    dims = shown.dims
     crossing = (found["low"] <= 0) & (found["high"] >= 0)
-    if "example" in framed.dims:
-        framed = framed.any("example")
-    framed = framed.squeeze([dim for dim in ("kind",) if dim in framed.dims], drop=True).broadcast_like(values)
-    dims = values.dims
     known, reasons = np.isfinite(found["value"].values), found["reason"].values.astype(str)
     without, counts = np.unique(reasons[known & (reasons != "")], return_counts=True)
     return Cells(
-        values,
+        shown,
         crossing.transpose(*dims),
-        framed.transpose(*dims),
+        framed.broadcast_like(shown).transpose(*dims),
         found["units"].transpose(*dims),
-        over,
-        level,
-        tree.sizes.get("example"),
+        str(found.attrs["over"]),
+        float(found.attrs["level"]),
+        examples,
         dict(zip(without.tolist(), counts.tolist(), strict=True)),
     )
 

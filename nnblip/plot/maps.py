@@ -11,7 +11,7 @@ from nnblip import effects
 from nnblip.effects import reading
 from nnblip.errors import ResultError, one_of, visible
 from nnblip.plot import words
-from nnblip.plot.cells import Cells, cells_of, layout_of
+from nnblip.plot.cells import Cells, cells_of, layout_of, part_of
 from nnblip.plot.drawing import draw_map, told_of
 from nnblip.plot.grid import Grid
 from nnblip.plot.words import VALUES
@@ -77,7 +77,7 @@ def heatmap(
     value = one_of(value or ("probability" if style == "paper" else VALUES[0]), VALUES, "value")
     one_of(variable, VARIABLES, "variable")
     one_of(component, reading.restored(tree), "component")
-    tree = words.chosen_example(reading.choose(tree, "nu", nu), example)
+    tree = words.chosen_example(reading.choose(part_of(tree, component), "nu", nu), example)
     node = reading.node_of(tree, component)
     expected = [dim for dim in ("example", "draw") if dim in node[variable].dims] + ["kind", "layer", "token"]
     if set(node[variable].dims) != set(expected):
@@ -134,7 +134,7 @@ def heads(
     one_of(variable, VARIABLES, "variable")
     name = component.removesuffix(HEADS_NODE) + HEADS_NODE
     one_of(name, reading.restored(tree), "heads of")
-    tree = words.chosen_example(reading.choose(tree, "nu", nu), example)
+    tree = words.chosen_example(reading.choose(part_of(tree, name), "nu", nu), example)
     node = reading.node_of(tree, name)
     one_of(kind, node["kind"].values.tolist(), f"kind of {name}")
     shown, labels = layout_of(node, name)

@@ -19,7 +19,7 @@ from nnblip.plot import words
 from nnblip.plot.around import Page
 from nnblip.plot.averages import one_map
 from nnblip.plot.canvas import DOUBLE, LINE, SMALL, inches, put_caption, width_of, wrapped
-from nnblip.plot.cells import Cells, cells_of, layout_of, part_of
+from nnblip.plot.cells import Cells, cells_of_each, layout_of, part_of
 from nnblip.plot.drawing import SEQUENTIAL, Told, hang, marks_of, runs_of
 from nnblip.plot.grid import DIVERGING, Grid, between, diverging, draw_grid
 from nnblip.plot.words import VALUES
@@ -78,7 +78,9 @@ def sheet(
 
     places = known[(page - 1) * count : page * count]
     settings = value, variable, threshold
-    found = [_panel(tree.isel(example=place), component, kind, settings, level, layouts[place]) for place in places]
+    here = tree.isel(example=places)
+    each = cells_of_each(here, component, kind, *settings, level)
+    found = [(cells, _grid(cells, *layouts[place])) for cells, place in zip(each, places, strict=True)]
     drawn = Page(wide, across, [_ROW * len(grid.rows) for _, grid in found], labels, above, under)
     every, runs = _all_values(tree, component, kind, settings)
     norm = between(every, *runs.values()) if runs else diverging(every)
@@ -86,7 +88,7 @@ def sheet(
     for number, (axes, (_, grid), place) in enumerate(zip(drawn.axes, found, places, strict=True)):
         draw_grid(axes, grid, colours, norm, labels - 0.1)
         axes.set_xlabel("layer" if drawn.last_of_column(number) else "", fontsize=SMALL, labelpad=1)
-        headline = words.headline_of(tree.isel(example=place), node.isel(example=place))
+        headline = words.headline_of(tree, node.isel(example=place))
         said = wrapped(headline or str(examples[place]), drawn.part - 0.1, SMALL)
         said = said if len(said) < 3 else [said[0], f"{said[1][:-2]}…"]
         axes.set_title("\n".join(said), fontsize=SMALL, loc="left", x=(0.02 - labels) / drawn.inner, pad=3,
@@ -114,17 +116,12 @@ def sheet(
     return cast(Figure, drawn.finish([title if title is not None else shown, *grave], below))
 
 
-def _panel(
-    tree: xr.DataTree, component: str, kind: str, settings: tuple[str, str, float], level: float,
-    layout: tuple[list[int], list[str]],
-) -> tuple[Cells, Grid]:  # fmt: skip
-    """One example's cells, and its grid."""
-    cells = cells_of(tree, component, kind, *settings, level)
+def _grid(cells: Cells, shown: list[int], labels: list[str]) -> Grid:
     numbers, hatched, framed = (
-        one.transpose("token", "layer").values[layout[0]] for one in (cells.values, cells.hatched, cells.framed)
+        one.transpose("token", "layer").values[shown] for one in (cells.values, cells.hatched, cells.framed)
     )
     layers = [str(layer) for layer in cells.values["layer"].values]
-    return cells, Grid(numbers, layout[1], layers, "", hatched=hatched, framed=framed)
+    return Grid(numbers, labels, layers, "", hatched=hatched, framed=framed)
 
 
 def _all_values(
