@@ -10,14 +10,16 @@ from nnblip.plot.averages import layers, roles
 from nnblip.plot.canvas import COLUMN, DOUBLE, Figure, caption, metadata
 from nnblip.plot.catalogue import FIGURES, drawable
 from nnblip.plot.circuits import circuit
+from nnblip.plot.couples import pairs
 from nnblip.plot.curves import gamma
 from nnblip.plot.cuts import knock_outs
+from nnblip.plot.differences import difference
 from nnblip.plot.maps import STYLES, heads, heatmap
 from nnblip.plot.pictures import picture
 from nnblip.plot.sheets import sheet
 from nnblip.plot.words import VALUES
 
 __all__ = [
-    "COLUMN", "DOUBLE", "FIGURES", "STYLES", "VALUES", "Figure", "caption", "circuit", "drawable", "gamma", "heads",
-    "heatmap", "knock_outs", "layers", "metadata", "picture", "roles", "sheet",
+    "COLUMN", "DOUBLE", "FIGURES", "STYLES", "VALUES", "Figure", "caption", "circuit", "difference", "drawable",
+    "gamma", "heads", "heatmap", "knock_outs", "layers", "metadata", "pairs", "picture", "roles", "sheet",
 ]  # fmt: skip

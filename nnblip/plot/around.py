@@ -90,21 +90,26 @@ class Below:
         self.depth += 0.03 + len(lines) * 1.3 * size / 72
 
     def legend(self, entries: Sequence[tuple[str | Line2D, str]]) -> None:
-        """What marks mean ("hatched", "framed", "few", "grey" or a line), side by side where they fit."""
+        """What marks mean ("hatched", "framed", "dot", "grey" or a line), side by side where they fit."""
         x, y, step = -self._left, self.depth + 0.07, 1.45 * SMALL / 72
         for place, (mark, text) in enumerate(entries):
-            need = 0.24 + inches(text, SMALL)
+            lined = isinstance(mark, Line2D) and mark.get_linestyle() != "None"
+            wide = 0.3 if lined else 0.14
+            need = wide + 0.1 + inches(text, SMALL)
             if place and x + need > self._width - self._left:
                 x, y = -self._left, y + step
             if isinstance(mark, Line2D):
-                mark.set(xdata=[x, x + 0.07, x + 0.14], ydata=[-y - 0.05] * 3, transform=self._inches, clip_on=False)
-                mark.set_markevery([1])
+                mark.set(
+                    xdata=[x, x + wide / 2, x + wide], ydata=[-y - 0.05] * 3, transform=self._inches, clip_on=False
+                )
+                if mark.get_marker() not in ("None", None, ""):
+                    mark.set_markevery([1])
                 self._axes.add_artist(mark)
             else:
                 self._sign(mark, x, -y - 0.1)
-            for number, line in enumerate(wrapped(text, self._width - 0.24, SMALL)):
+            for number, line in enumerate(wrapped(text, self._width - wide - 0.1, SMALL)):
                 y += step if number else 0
-                self._axes.text(x + 0.2, -y - 0.05, line, transform=self._inches, fontsize=SMALL, va="center_baseline",
+                self._axes.text(x + wide + 0.06, -y - 0.05, line, transform=self._inches, fontsize=SMALL, va="center_baseline",
                                 clip_on=False)  # fmt: skip
             x += need + 0.14
         self.depth = y + step if entries else self.depth
@@ -116,9 +121,9 @@ class Below:
             linewidth=1.2 if mark == "framed" else 0.5,
         )  # fmt: skip
         self._axes.add_artist(sign)
-        if mark == "few":
+        if mark == "dot":
             self._axes.add_artist(
-                Line2D([x + 0.07], [y + 0.05], marker="o", color=STROKES, markersize=1.6, transform=self._inches,
+                Line2D([x + 0.07], [y + 0.05], marker="o", color="black", markersize=3, transform=self._inches,
                        clip_on=False)
             )  # fmt: skip
         if mark == "hatched":
@@ -177,13 +182,17 @@ class Page:
         width: of the figure.
     """
 
-    def __init__(self, width: float, across: int, heights: Sequence[float], labels: float, above: float, under: float,
-                 most: float = 99.0) -> None:  # fmt: skip
-        """Panels of these heights; left, above and under each there is so much room. None is wider than `most`."""
+    def __init__(
+        self, width: float, across: int, heights: Sequence[float], labels: float, above: float, under: float,
+        most: float = 99.0, shared: bool = False,
+    ) -> None:  # fmt: skip
+        """Panels of these heights; left, above and under each there is so much room. None is wider than `most`. Labels
+        that are shared stand left of the first of a row alone."""
         self.width, self._across, self._heights = width, min(across, len(heights)), heights
-        self._labels, self._above, self._under = labels, above, under
-        self.part = min((width - 0.06) / self._across, most + labels + 0.08)
-        self.inner = self.part - labels - 0.08
+        self._above, self._under = above, under
+        self._left, own = (labels, 0.06) if shared else (0.0, labels)
+        self.part = min((width - 0.06 - self._left) / self._across, most + own + 0.08)
+        self._labels, self.inner = own, self.part - own - 0.08
         self.figure = canvas(width, 10)
         self.axes = [
             self.figure.add_axes((0, 0, self.inner / width, height / 10), label=f"panel {number}")
@@ -219,7 +228,7 @@ class Page:
             if column == 0 and row:
                 y -= max(rows[row - 1]) + self._above + self._under
             high = self._heights[number]
-            left = 0.03 + column * self.part + self._labels
+            left = 0.03 + self._left + column * self.part + self._labels
             place = left / self.width, (y - self._above - high) / every
             axes.set_position((*place, self.inner / self.width, high / every))
         self._foot.set_position((0.2 / self.width, (below.depth + 0.05) / every, self._wide / self.width, 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -70,9 +71,11 @@ def roles(
         few = np.isfinite(numbers) & (units < effects.MIN_EXAMPLES)
         few &= not few[np.isfinite(numbers)].all()  # then a note says it of all
     layers = [str(layer) for layer in node["layer"].values]
-    grid = Grid(numbers, labels, layers, "role of the word", hatched=hatched, framed=framed, few=few)
+    grid = Grid(numbers, labels, layers, "role of the word", hatched=hatched, framed=framed, dots=few)
     told = told_of(tree, node, component, kind, cells, grid, "mean over the words of each role, by layer",
                    (value, variable, threshold))  # fmt: skip
+    if few.any():
+        told = replace(told, legend=[*told.legend, ("dot", f"fewer than {effects.MIN_EXAMPLES} examples, no interval")])
     lines = [title] if title is not None else map_title(tree, node, component, kind, cells)
     return draw_map(grid, told, lines, limit=limit, width=width, ax=ax)
 
@@ -95,12 +98,17 @@ def roles_of(
 ) -> Cells:  # fmt: skip
     """Cells on (role, layer); structural where any state of the role is, in any example."""
     averaged = effects.by_role(part_of(tree, component), rules)
+    return cells_of(averaged, component, kind, value, variable, threshold, level, framed_roles(tree, component, rules))
+
+
+def framed_roles(tree: xr.DataTree, component: str, rules: RoleFunction | None) -> xr.DataArray:
+    """(…, role), of which kinds, layers and roles any state of an example restores by construction."""
     structural = effects.structural(tree)[component].to_dataset()["structural"].astype(float)
     node = tree.children[component].to_dataset(inherit=False)
     there = node[VARIABLES[0]].notnull().any([dim for dim in node[VARIABLES[0]].dims if dim in ("nu", "draw")])
     marked = node[list(node.coords)].assign({VARIABLES[0]: structural.where(there)})
     framed = effects.by_role(part_of(tree, component, marked), rules)[component].to_dataset()[VARIABLES[0]]
-    return cells_of(averaged, component, kind, value, variable, threshold, level, framed.fillna(0) > 0)
+    return framed.fillna(0) > 0
 
 
 def layers(

@@ -12,12 +12,13 @@ from nnblip.effects import reading
 from nnblip.errors import one_of
 from nnblip.plot.averages import layers, roles
 from nnblip.plot.circuits import circuit
+from nnblip.plot.couples import has_pairs, pairs
 from nnblip.plot.curves import gamma
 from nnblip.plot.cuts import knock_outs
 from nnblip.plot.maps import heads, heatmap
 from nnblip.plot.pictures import picture
 from nnblip.plot.sheets import sheet
-from nnblip.sites import COMPONENTS, EDGES_NODE, HEADS_NODE, KNOCK_OUTS_NODE
+from nnblip.sites import CELLS_NODE, COMPONENTS, EDGES_NODE, HEADS_NODE, KNOCK_OUTS_NODE
 
 
 class Kind(NamedTuple):
@@ -29,6 +30,7 @@ class Kind(NamedTuple):
         nodes: the nodes of a result of which it needs one; () if clean, corrupted and any restored one will do.
         each: whether it is of one of these nodes, whose component is then its argument `component`.
         many: whether it is of several examples only.
+        fits: what else a result needs.
     """
 
     function: Callable[..., Figure]
@@ -36,11 +38,12 @@ class Kind(NamedTuple):
     nodes: tuple[str, ...] = ()
     each: bool = False
     many: bool = False
+    fits: Callable[[xr.DataTree], bool] | None = None
 
     def components(self, tree: xr.DataTree) -> list[str]:
         """The components of a result that it can be drawn of; [""] if it is of the whole result, [] if it cannot be."""
         there = [name for name in self.nodes if name in tree.children]
-        if self.many and tree.sizes.get("example", 1) < 2:
+        if (self.many and tree.sizes.get("example", 1) < 2) or (there and self.fits and not self.fits(tree)):
             return []
         if self.each:
             return [name.removesuffix(HEADS_NODE) for name in there]
@@ -57,6 +60,7 @@ FIGURES: dict[str, Kind] = {
     "layers": Kind(layers, "profiles over the layers, a line for each type", _TEXT, each=True),
     "sheet": Kind(sheet, "small heatmaps of many examples", _TEXT, each=True, many=True),
     "picture": Kind(picture, "regions of the image on the picture", ("image_encoder",)),
+    "pairs": Kind(pairs, "interactions of pairs of states", (CELLS_NODE,), fits=has_pairs),
     "knock_outs": Kind(knock_outs, "what the answer needs of connections", (KNOCK_OUTS_NODE,)),
     "circuit": Kind(circuit, "the strongest edges as arrows", (EDGES_NODE,)),
 }

@@ -35,7 +35,7 @@ class Grid:
         rows, columns: their labels.
         down, across: what the rows and the columns are.
         hatched, framed: (row, column), of which cells the interval includes 0, and which restore by construction.
-        few: which have too few examples for an interval, among others that have enough.
+        dots: which have a dot.
     """
 
     numbers: NDArray[Any]
@@ -45,7 +45,7 @@ class Grid:
     across: str = "layer"
     hatched: NDArray[np.bool_] | None = None
     framed: NDArray[np.bool_] | None = None
-    few: NDArray[np.bool_] | None = None
+    dots: NDArray[np.bool_] | None = None
 
     @property
     def height(self) -> float:
@@ -99,9 +99,10 @@ def draw_grid(
     axes.set_facecolor(UNDEFINED)
     _strokes(axes, grid.hatched)
     _frame(axes, grid.framed)
-    if grid.few is not None and grid.few.any():
-        row, column = np.nonzero(grid.few)
-        axes.plot(column + 0.5, row + 0.5, "o", color=STROKES, markersize=1.6, linestyle="none", gid="few")
+    if grid.dots is not None and grid.dots.any():
+        row, column = np.nonzero(grid.dots)
+        axes.plot(column + 0.5, row + 0.5, "o", color="black", markersize=3, markeredgecolor="white",
+                  markeredgewidth=0.5, linestyle="none", gid="dots")  # fmt: skip
     width, height = size_of(axes)
     axes.set_xlim(0, columns)
     axes.set_ylim(rows, 0)

@@ -125,17 +125,21 @@ def severe(tree: xr.DataTree, names: Iterable[str], kind: str | None = None) -> 
 
 def run_sentences(tree: xr.DataTree, node: xr.Dataset, examples: int | None) -> list[str]:
     """Of what, under which noise, and by which model: what the captions of all figures say after what is shown."""
-    question, answer = (visible(label_of(tree, node, name)) for name in ("question", "answer"))
-    of = [f"Question: “{question}”."] if question else []
-    of += [f"Answer: “{answer}”."] if answer else []
+    of = of_one(tree, node)
     if examples is not None:
         of = [f"Mean over {examples} examples." if examples > 1 else "One example."]
     return [*of, *noise_sentences(tree, node), model_sentence(tree)]
 
 
+def of_one(tree: xr.DataTree, node: xr.Dataset) -> list[str]:
+    """The question and answer of one example."""
+    question, answer = (visible(label_of(tree, node, name)) for name in ("question", "answer"))
+    return [*([f"Question: “{question}”."] if question else []), *([f"Answer: “{answer}”."] if answer else [])]
+
+
 def noise_sentences(tree: xr.DataTree, node: xr.Dataset) -> list[str]:
     attrs, draws = tree.attrs, node.sizes.get("draw")
-    said = [f"Noise: {visible(attrs['noise'])} on {visible(attrs.get('noise_at', 'image_embeds'))}"
+    said = [f"Noise: {visible(attrs['noise']).removesuffix('()')} on {visible(attrs.get('noise_at', 'image_embeds'))}"
             if attrs.get("noise") else "Noise"]  # fmt: skip
     said += [one for one in (nu_of(tree), f"seed {attrs['seed']}" if "seed" in attrs else "") if one]
     if draws:
