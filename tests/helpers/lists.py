@@ -88,6 +88,6 @@ def pair_tree(examples=1, draws=12):
     later = next(i for i, cell in enumerate(cells) if cell == (sites[4],))
     numbers[..., replaced] = numbers[..., later]
     said = results.list_coords("cells", [results.listed(cell, 3) for cell in cells])
-    data = dict.fromkeys(("probability", "log_probability", "logit_difference"), (("example", "nu", "draw", "cell"), numbers))  # fmt: skip
+    data = {name: (("example", "nu", "draw", "cell"), numbers.copy()) for name in results.VARIABLES}
     tree["cells"] = xr.DataTree(xr.Dataset(data, said))
     return tree

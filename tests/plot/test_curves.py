@@ -74,8 +74,8 @@ def test_gamma_that_is_undefined_everywhere_is_said():
 
 def test_gamma_of_one_example_and_of_a_selected_nu():
     tree = random_tree(layers=2)
-    assert "1 example" in texts(render(plot.gamma(tree.sel(example=["example-1"]))))
-    assert "1 example" in texts(render(plot.gamma(tree.sel(example="example-1", nu=5.0))))
+    for chosen in (tree.sel(example=["example-1"]), tree.sel(example="example-1", nu=5.0)):
+        assert "how many red balls → twenty-one" in texts(render(plot.gamma(chosen)))
     assert "mean of 3 examples" in texts(render(plot.gamma(tree)))
     one = plot.gamma(tree, example="example-1")
     wanted = effects.gamma(tree)["answer_decoder"].sel(kind="block", example="example-1")
