@@ -87,7 +87,7 @@ def one_map(
     """The result at one ν and example, or all of them, and its node of a component; checked to be there."""
     one_of(variable, VARIABLES, "variable")
     one_of(component, reading.maps(tree), "component")
-    tree = words.chosen_example(reading.choose(part_of(tree, component), "nu", nu), example)
+    tree = words.chosen(part_of(tree, component), nu, example)
     node = reading.node_of(tree, component)
     one_of(kind, node["kind"].values.tolist(), f"kind of {component}")
     return tree, node
@@ -200,7 +200,7 @@ def layers(
     notes += [f"No interval where there are {why}." for why in few]
     below.text(wrapped(notes, wide - 0.08, SMALL))
     grave = words.severe(tree, [component], kind)
-    settings = f"{reading.spoken(component)}, {visible(kind)} {words.done_to(tree)}, {words.nu_of(tree)}"
+    settings = f"{reading.spoken(component)}, {visible(kind)} {words.done_to(tree)}, {words.setting_of(tree)}"
     of = tree.sizes.get("example")
     which = f"mean over the words with the role {role!r}" if role else "mean over the tokens"
     lines = [title] if title is not None else [words.headline_of(tree, node, of), settings, which]

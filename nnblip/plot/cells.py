@@ -25,7 +25,8 @@ class Cells:
         units: of how many draws or examples.
         over: "draws" or "examples".
         level: of the intervals.
-        examples: of how many examples the values are means; None of a single one that was chosen.
+        examples: of how many examples the values are means, at most; None of a single one that was chosen.
+        left_out: how many more examples there are, which have no number here.
         reasons: why cells that have a number have no interval, and how many these are.
     """
 
@@ -37,6 +38,7 @@ class Cells:
     level: float
     examples: int | None
     reasons: dict[str, int]
+    left_out: int = 0
 
     @property
     def undefined(self) -> bool:
@@ -57,6 +59,8 @@ class Cells:
         units = self.units.values[np.isfinite(self.values.values)]
         if self.over == "examples" and self.examples and units.size and units.min() < self.examples:
             said.append(f"some cells of fewer examples, at least {units.min()}")
+        if self.left_out:
+            said.append(f"without {self.left_out} more examples, which have no number here")
         return said
 
     def sentences(self, grid: Grid, value: str) -> list[str]:
@@ -137,6 +141,7 @@ def _cells(shown: xr.DataArray, framed: xr.DataArray, found: xr.Dataset, example
     dims = shown.dims
     crossing = (found["low"] <= 0) & (found["high"] >= 0)
     known, reasons = np.isfinite(found["value"].values), found["reason"].values.astype(str)
+    most = int(found["units"].max()) if examples is not None else 0
     without, counts = np.unique(reasons[known & (reasons != "")], return_counts=True)
     return Cells(
         shown,
@@ -145,8 +150,9 @@ def _cells(shown: xr.DataArray, framed: xr.DataArray, found: xr.Dataset, example
         found["units"].transpose(*dims),
         str(found.attrs["over"]),
         float(found.attrs["level"]),
-        examples,
+        None if examples is None else most,
         dict(zip(without.tolist(), counts.tolist(), strict=True)),
+        0 if examples is None else examples - most,
     )
 
 

@@ -64,7 +64,7 @@ def circuit(
     most = None if n is None else whole(n, "n", 1)
     if EDGES_NODE not in reading.restored_names(tree):
         raise ResultError("the result has no node /edges; trace with cells=nnblip.sites.edges(...).")
-    tree = words.chosen_example(reading.choose(tree, "nu", nu), example)
+    tree = words.chosen(tree, nu, example)
     alone = part_of(tree, EDGES_NODE)
     node = effects.indirect_effect(alone)[EDGES_NODE].to_dataset()
     values, examples, notes = mean_over(node[variable])
@@ -113,7 +113,7 @@ def circuit(
         " left to right, layers from bottom to top.",
         f"{told[-1][0].upper()}{told[-1][1:]}.",
         "Red: the edge alone raises it; blue: lowers it; the wider, the more.",
-        *words.run_sentences(tree, node, examples),
+        *words.run_sentences(tree, node, examples, "Each edge alone"),
         f"Pale: the {100 * level:g} % interval over the {over} includes 0 (each edge for itself)." if pale else "",
         *(f"{note[0].upper()}{note[1:]}." for note in notes),
         *(f"{one}." for one in grave),
@@ -133,7 +133,7 @@ def _told(
     interval: float | None,
 ) -> Sequence[str]:  # fmt: skip
     """Lines of the title: of what, what was done, how many edges."""
-    done = [f"edges {words.done_to(tree)}", words.nu_of(tree), "" if examples else words.average_of(node)]
+    done = [f"edges {words.done_to(tree)}", words.setting_of(tree), "" if examples else words.average_of(node)]
     of = f"{kept} edges" if shown == kept else f"{shown} strongest of {kept} edges"
     which = "with an effect" if interval is None else f"whose {100 * interval:g} % interval excludes 0"
     return [

@@ -52,7 +52,7 @@ def pairs(
         NnblipError: as `heatmap`, or if the result has no pairs whose states were traced alone too.
     """
     one_of(variable, VARIABLES, "variable")
-    tree = words.chosen_example(reading.choose(tree, "nu", nu), example)
+    tree = words.chosen(tree, nu, example)
     both = effects.interaction(tree)
     texts = {name: words.texts_of(tree, name) for name in COMPONENTS}
     alone = effects.indirect_effect(part_of(tree, CELLS_NODE))[CELLS_NODE].to_dataset()
@@ -84,7 +84,7 @@ def pairs(
     caption = [
         f"Interaction of pairs of states on {target}: the effect of both together minus the sum of each alone.",
         "On the diagonal the indirect effect of each state alone, as a number.",
-        *words.run_sentences(tree, alone, examples),
+        *words.run_sentences(tree, alone, examples, "Each state alone, and each pair together,"),
         f"Hatched: the {100 * level:g} % interval over the {over} includes 0." if hatched.any() else "",
         "Framed: the later state replaces the earlier, so that the interaction is minus the effect of the earlier by"
         " construction." if framed.any() else "",
@@ -93,7 +93,7 @@ def pairs(
     told = Told(f"interaction on {target}", caption, words.provenance(tree), words.severe(tree, [CELLS_NODE]),
                 notes=notes, legend=_signs(grid, over, level))  # fmt: skip
     of = "" if examples else words.average_of(alone)
-    done = ", ".join(one for one in (f"pairs {words.done_to(tree)}", words.nu_of(tree), of) if one)
+    done = ", ".join(one for one in (f"pairs {words.done_to(tree)}", words.setting_of(tree), of) if one)
     lines = [title] if title is not None else [words.headline_of(tree, alone, examples), done]
     figure = draw_map(grid, told, lines, limit=limit, width=width, ax=ax)
     axes = ax or figure.axes[0]

@@ -90,7 +90,8 @@ def gamma(
     grave = words.severe(tree, curves, kind)
     clean = tree["clean"].to_dataset()
     of = words.headline_of(tree, clean, examples if "example" in tree.dims else None) or "1 example"
-    lines = [title] if title is not None else [of, f"{visible(kind)} {words.done_to(tree)}"]
+    done = f"{visible(kind)} {words.done_to(tree)}" + (", estimated from gradients" if tree.attrs.get("method") else "")
+    lines = [title] if title is not None else [of, done]
     of_all = " and ".join(f"the {reading.spoken(name)}" for name in curves)
     said = [
         f"Γ(ν), the relevance of single states ({visible(kind)}) averaged over all layers and tokens, of {of_all}.",

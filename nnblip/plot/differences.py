@@ -145,7 +145,7 @@ def difference(
     signs = [*marks_of(grid, "examples", level), *([("dot", tested)] if sure.any() else [])]
     made: dict[str, Any] = {**words.provenance(tree), "compared": [dict(words.provenance(one[2])) for one in both]}
     told = Told(bar, caption, made, grave, notes=notes, legend=signs, empty="No cell is in both.")
-    nus = list(dict.fromkeys(words.nu_of(one[2]) for one in both))
+    nus = list(dict.fromkeys(words.setting_of(one[2]) for one in both))
     settings = [f"{reading.spoken(component)}, {visible(kind)} {words.done_to(tree)}", *nus * (len(nus) == 1)]
     lines = [f"{said[0]} − {said[1]}", ", ".join(settings)]
     return draw_map(grid, told, [title] if title is not None else lines, limit=limit, width=width, ax=ax)

@@ -77,7 +77,7 @@ def heatmap(
     value = one_of(value or ("probability" if style == "paper" else VALUES[0]), VALUES, "value")
     one_of(variable, VARIABLES, "variable")
     one_of(component, reading.restored(tree), "component")
-    tree = words.chosen_example(reading.choose(part_of(tree, component), "nu", nu), example)
+    tree = words.chosen(part_of(tree, component), nu, example)
     node = reading.node_of(tree, component)
     expected = [dim for dim in ("example", "draw") if dim in node[variable].dims] + ["kind", "layer", "token"]
     if set(node[variable].dims) != set(expected):
@@ -134,7 +134,7 @@ def heads(
     one_of(variable, VARIABLES, "variable")
     name = component.removesuffix(HEADS_NODE) + HEADS_NODE
     one_of(name, reading.restored(tree), "heads of")
-    tree = words.chosen_example(reading.choose(part_of(tree, name), "nu", nu), example)
+    tree = words.chosen(part_of(tree, name), nu, example)
     node = reading.node_of(tree, name)
     one_of(kind, node["kind"].values.tolist(), f"kind of {name}")
     shown, labels = layout_of(node, name)
@@ -165,5 +165,5 @@ def heads(
 def map_title(tree: xr.DataTree, node: xr.Dataset, component: str, kind: str, cells: Cells) -> list[str]:
     """Question and answer, then what was done."""
     done = f"{reading.spoken(component)}, {kind} {words.done_to(tree)}"
-    settings = [done, words.nu_of(tree), "" if cells.examples else words.average_of(node)]
+    settings = [done, words.setting_of(tree), "" if cells.examples else words.average_of(node)]
     return [words.headline_of(tree, node, cells.examples), visible(", ".join(one for one in settings if one))]

@@ -112,7 +112,7 @@ def sheet(
     told = Told(bar, (), {}, marks={}, notes=notes, legend=marks_of(one, "draws", level))
     hang(below, ScalarMappable(norm, colours), told, wide - 0.1)
     put_caption(drawn.figure, caption, words.provenance(tree))
-    shown = f"{reading.spoken(component)}, {visible(kind)} {words.done_to(tree)}, {words.nu_of(tree)}, {many}"
+    shown = f"{reading.spoken(component)}, {visible(kind)} {words.done_to(tree)}, {words.setting_of(tree)}, {many}"
     return cast(Figure, drawn.finish([title if title is not None else shown, *grave], below))
 
 

@@ -11,7 +11,7 @@ import xarray as xr
 from nnblip.diagnosis import CHECKS
 from nnblip.diagnosis.look import Look
 from nnblip.effects import reading
-from nnblip.errors import visible
+from nnblip.errors import SettingError, visible
 from nnblip.results import VARIABLES
 from nnblip.sites import HEADS_NODE
 
@@ -66,8 +66,20 @@ def headline_of(tree: xr.DataTree, node: xr.Dataset, examples: int | None = None
     return f"{question} → {answer}" if question and answer else question or answer
 
 
+def chosen(tree: xr.DataTree, nu: float | None, example: str | None) -> xr.DataTree:
+    """The result at one ν, and at the example that is named or the only one."""
+    return chosen_example(reading.choose(tree, "nu", nu), example)
+
+
 def chosen_example(tree: xr.DataTree, example: str | None) -> xr.DataTree:
-    """The example that is named, or the only one; all of them if none is named."""
+    """The example that is named, or the only one; all of them if none is named.
+
+    Raises:
+        NnblipError: for several noises, or an example that is not there.
+    """
+    if "noise" in tree.dims:
+        names = tree.coords["noise"].values.tolist()
+        raise SettingError(f"the result has the noises {', '.join(map(str, names))}: choose one, tree.sel(noise=...).")
     return tree if example is None and tree.sizes.get("example", 1) > 1 else reading.choose(tree, "example", example)
 
 
@@ -88,6 +100,13 @@ def texts_of(tree: xr.DataTree, component: str) -> dict[int, str]:
             if len(every) == 1:
                 found[position] = visible(every.pop())
     return found
+
+
+def setting_of(tree: xr.DataTree) -> str:
+    """What the title of one ν says of the runs: the ν, and whether they were made at all."""
+    return ", ".join(
+        one for one in (nu_of(tree), "estimated from gradients" if tree.attrs.get("method") else "") if one
+    )
 
 
 def nu_of(tree: xr.DataTree) -> str:
@@ -123,12 +142,17 @@ def severe(tree: xr.DataTree, names: Iterable[str], kind: str | None = None) -> 
 # ---- captions ----------------------------------------------------------------------------------
 
 
-def run_sentences(tree: xr.DataTree, node: xr.Dataset, examples: int | None) -> list[str]:
-    """Of what, under which noise, and by which model: what the captions of all figures say after what is shown."""
+def run_sentences(
+    tree: xr.DataTree, node: xr.Dataset, examples: int | None, what: str = "Each state alone"
+) -> list[str]:
+    """Of what, under which noise, and by which model: what the captions of all figures say after what is shown.
+
+    `what` is restored or damaged in one run.
+    """
     of = of_one(tree, node)
     if examples is not None:
         of = [f"Mean over {examples} examples." if examples > 1 else "One example."]
-    return [*of, *noise_sentences(tree, node), model_sentence(tree)]
+    return [*of, *noise_sentences(tree, node, what), model_sentence(tree)]
 
 
 def of_one(tree: xr.DataTree, node: xr.Dataset) -> list[str]:
@@ -137,18 +161,22 @@ def of_one(tree: xr.DataTree, node: xr.Dataset) -> list[str]:
     return [*([f"Question: “{question}”."] if question else []), *([f"Answer: “{answer}”."] if answer else [])]
 
 
-def noise_sentences(tree: xr.DataTree, node: xr.Dataset) -> list[str]:
+def noise_sentences(tree: xr.DataTree, node: xr.Dataset, what: str = "Each state alone") -> list[str]:
+    """What is done in a run, under which noise."""
     attrs, draws = tree.attrs, node.sizes.get("draw")
-    said = [f"Noise: {visible(attrs['noise']).removesuffix('()')} on {visible(attrs.get('noise_at', 'image_embeds'))}"
-            if attrs.get("noise") else "Noise"]  # fmt: skip
+    own = tree.coords.get("noise_setting")  # of one that was chosen of several
+    noise = visible(attrs.get("noise") or "" if own is None else own.item()).removesuffix("()")
+    said = [f"Noise: {noise} on {visible(attrs.get('noise_at', 'image_embeds'))}" if noise else "Noise"]
     said += [one for one in (nu_of(tree), f"seed {attrs['seed']}" if "seed" in attrs else "") if one]
     if draws:
         said += [f"{draws} draw{'s' * (draws > 1)} of each example"]
     direction = (
-        "Each state alone is given its corrupted value in the clean run (noising)."
+        f"{what} is given its corrupted value in the clean run (noising)."
         if attrs.get("direction") == "noising"
-        else "Each state alone is put back to its clean value in the corrupted run (denoising)."
+        else f"{what} is put back to its clean value in the corrupted run (denoising)."
     )
+    if attrs.get("method"):
+        direction += f" The effects are estimated from gradients ({visible(attrs['method'])}) and not measured."
     other = [how.format(visible(attrs[name])) for name, how in SETTINGS.items() if attrs.get(name)]
     return [direction, f"{', '.join(said)}.", *(f"{one[0].upper()}{one[1:]}." for one in other)]
 

@@ -27,9 +27,7 @@ def test_roles_are_means_over_examples_that_have_them(many):
     np.testing.assert_allclose(numbers, wanted)
     assert norm.vmax == -norm.vmin == pytest.approx(np.abs(wanted).max())
     counts = averaged.probability.notnull().any(("nu", "draw", "kind", "layer")).sum("example").values
-    assert y_labels(figure.axes[0]) == [
-        f"{role}, n = {n}" for role, n in zip(averaged.role.values, counts, strict=True)
-    ]
+    assert y_labels(figure.axes[0]) == [f"{role} ({n})" for role, n in zip(averaged.role.values, counts, strict=True)]
     found = effects.interval(effects.by_role(many))["question_encoder"].to_dataset().squeeze()
     crossing = ((found.low <= 0) & (found.high >= 0)).transpose("role", "layer").values
     assert crossing.any() and not crossing.all()
