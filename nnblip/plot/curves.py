@@ -167,22 +167,36 @@ def _nu_axis(axes: Axes, nus: NDArray[Any], counts: NDArray[Any], examples: int,
         at = axes.transScale.transform([(nu, 0) for nu in nus])[:, 0]
         return float(np.min(np.diff(at)) / (at[-1] - at[0]))
 
-    gap = 1.0
+    gap, name = 1.0, "noise factor ν"
+    labels = [f"{nu:g}" for nu in nus]
+    if (counts < examples).any():
+        labels = [f"{label}\nn = {count}" for label, count in zip(labels, counts, strict=True)]
+    widest = max(inches(label, SMALL) for label in labels)
     if len(nus) > 1:
         best = max(scales, key=closest)
         gap = closest(best)
+        if 0.9 * gap * wide < 1.3 * SMALL / 72 and gap < 0.9 / (len(nus) - 1):
+            gap, name = _spread(axes, nus), f"{name}, not to scale"
     else:
         axes.set_xlim(nus[0] - 1, nus[0] + 1)
-    labels = [f"{nu:g}" for nu in nus]
-    name = "noise factor ν"
-    if (counts < examples).any():
-        labels = [f"{label}\nn = {count}" for label, count in zip(labels, counts, strict=True)]
-        name += " (n: examples with a defined relevance)"
-    widest = max(inches(label, SMALL) for label in labels)
+    name += " (n: examples with a defined relevance)" if (counts < examples).any() else ""
     turned = 0.9 * gap * wide < widest + 0.05
+    labels = [label.replace("\n", ", ") for label in labels] if turned else labels
     axes.set_xticks(nus, labels, rotation=90 if turned else 0)
     axes.minorticks_off()
     lines = wrapped(name, wide)
     axes.set_xlabel("\n".join(lines), fontsize=TEXT, labelpad=2)
-    high = widest if turned else SMALL / 72 * (1.3 if "\n" not in labels[0] else 2.5)
+    tall = max(inches(label, SMALL) for label in labels)
+    high = tall if turned else SMALL / 72 * (1.3 if "\n" not in labels[0] else 2.5)
     return 0.09 + high + LINE * len(lines)
+
+
+def _spread(axes: Axes, nus: NDArray[Any]) -> float:
+    """Every ν as far from the next: for such as no scale tells apart. Which part of the axis is between two."""
+    at = np.array([nus[0] - 1, *nus, nus[-1] + 1])
+    places = np.arange(len(at), dtype=float)
+    axes.set_xscale(
+        "function", functions=(lambda nu: np.interp(nu, at, places), lambda place: np.interp(place, places, at))
+    )
+    axes.set_xlim(nus[0] - 0.3, nus[-1] + 0.3)
+    return 1 / (len(nus) - 0.4)

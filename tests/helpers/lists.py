@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from nnblip import results
 from nnblip.edges import describe_knock_out
 from nnblip.paths import Edge, describe_edge
 from nnblip.roles import roles
-from nnblip.sites import Extent, Site, pairs
+from nnblip.sites import Extent, Site
 
 EXTENT = Extent(3, 6, 2, 2, image_layers=2, side=4, roles=("", "question word", "noun", "noun", "", ""))
 DIMS = ("example", "nu", "draw", "edge")
@@ -78,7 +79,7 @@ def pair_tree(examples=1, draws=12):
     """Three states of the question encoder and two of the answer decoder, of which the later replaces the earlier."""
     sites = [Site("question_encoder", "block", layer, 2) for layer in range(3)]
     sites += [Site("answer_decoder", "block", layer, 0) for layer in (0, 1)]
-    cells = [tuple(cell) for cell in pairs(sites)]
+    cells = [*((site,) for site in sites), *combinations(sites, 2)]
     tree = random_tree(examples=3 * examples, nus=(5.0,), draws=draws, kinds=("block",), layers=3)
     tree = tree.isel(example=slice(0, None, 3))  # of one question
     rng = np.random.default_rng(3)

@@ -59,6 +59,15 @@ def test_gamma_of_too_few_has_no_bar_and_says_why(examples, draws, why):
     assert f"no interval: too few {why}" in " ".join(texts(figure).split())  # in two lines
 
 
+def test_nu_that_no_scale_tells_apart_stand_as_far_from_each_other():
+    figure = render(plot.gamma(random_tree(nus=(0, 1, 2.5, 3, 1000), layers=2)))
+    axes = figure.axes[0]
+    assert "not to scale" in axes.get_xlabel() and x_labels(axes) == ["0", "1", "2.5", "3", "1000"]
+    gaps = np.diff(axes.transData.transform([(nu, 0) for nu in axes.get_xticks()])[:, 0])
+    np.testing.assert_allclose(gaps, gaps[0])
+    assert "not to scale" not in plot.gamma(random_tree(nus=(1, 3, 10), layers=2)).axes[0].get_xlabel()
+
+
 def test_gamma_says_how_many_examples_are_left():
     tree = random_tree(examples=5, nus=(1, 5), layers=2)
     assert "n = " not in texts(plot.gamma(tree))
