@@ -19,6 +19,11 @@ from nnblip.plot.canvas import LINE, SMALL, TEXT, canvas, from_corner, inches, l
 
 #: Of cells without a value, and of the strokes of hatching.
 UNDEFINED, STROKES = "0.88", "0.25"
+#: Signs in the middle of cells.
+MARKS: dict[str, dict[str, Any]] = {
+    "dot": {"marker": "o", "color": "black", "markersize": 3, "markeredgecolor": "white", "markeredgewidth": 0.5},
+    "few": {"marker": "_", "color": "black", "markersize": 4, "markeredgewidth": 0.8},
+}
 
 
 class Below:
@@ -90,7 +95,7 @@ class Below:
         self.depth += 0.03 + len(lines) * 1.3 * size / 72
 
     def legend(self, entries: Sequence[tuple[str | Line2D, str]]) -> None:
-        """What marks mean ("hatched", "framed", "dot", "grey" or a line), side by side where they fit."""
+        """What marks mean ("hatched", "framed", "dot", "few", "grey" or a line), side by side where they fit."""
         x, y, step = -self._left, self.depth + 0.07, 1.45 * SMALL / 72
         for place, (mark, text) in enumerate(entries):
             lined = isinstance(mark, Line2D) and mark.get_linestyle() != "None"
@@ -121,11 +126,10 @@ class Below:
             linewidth=1.2 if mark == "framed" else 0.5,
         )  # fmt: skip
         self._axes.add_artist(sign)
-        if mark == "dot":
+        if mark in MARKS:
             self._axes.add_artist(
-                Line2D([x + 0.07], [y + 0.05], marker="o", color="black", markersize=3, transform=self._inches,
-                       clip_on=False)
-            )  # fmt: skip
+                Line2D([x + 0.07], [y + 0.05], transform=self._inches, clip_on=False, linestyle="none", **MARKS[mark])
+            )
         if mark == "hatched":
             lines = [[(x + a, y), (x + min(a + 0.1, 0.14), y + min(0.1, 0.14 - a))] for a in (0.0, 0.05, 0.1)]
             lines.append([(x, y + 0.05), (x + 0.05, y + 0.1)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -46,7 +45,7 @@ def roles(
     """Roles of words by layers of one component: means over questions of any length.
 
     First over the words of a role in each example (`nnblip.effects.by_role`), then over the examples that have the
-    role, n of them. Cells are marked as in `heatmap`; those of too few examples for an interval have a dot.
+    role, n of them. Cells are marked as in `heatmap`; those of too few examples for an interval have a dash.
 
     Args:
         tree: a result of `causal_trace` or `sweep`.
@@ -72,11 +71,9 @@ def roles(
         few &= not few[np.isfinite(numbers)].all()  # then a note says it of all
     layers = [str(layer) for layer in node["layer"].values]
     down = "role of the word (examples)" if cells.examples else "role of the word"
-    grid = Grid(numbers, labels, layers, down, hatched=hatched, framed=framed, dots=few)
+    grid = Grid(numbers, labels, layers, down, hatched=hatched, framed=framed, few=few)
     told = told_of(tree, node, component, kind, cells, grid, "mean over the words of each role, by layer",
                    (value, variable, threshold))  # fmt: skip
-    if few.any():
-        told = replace(told, legend=[*told.legend, ("dot", f"fewer than {effects.MIN_EXAMPLES} examples, no interval")])
     lines = [title] if title is not None else map_title(tree, node, component, kind, cells)
     return draw_map(grid, told, lines, limit=limit, width=width, ax=ax)
 

@@ -48,8 +48,8 @@ def difference(
 ) -> Figure:
     """Where the means over the examples of two results differ: a − b, red where a has more (`nnblip.effects.compare`).
 
-    Cells whose interval includes 0 are hatched; a dot is where the difference is also significant at 1 − level when all
-    cells of the map are tested together.
+    Cells whose interval includes 0 are hatched, those of too few examples for one have a dash. A dot is where the
+    difference is also significant at 1 − level when all cells of the map are tested together.
 
     Args:
         a, b: two results, or two selections of one: types of questions, noises, models. Of one ν each, or with `nu`.
@@ -117,7 +117,8 @@ def difference(
         )
     grid = Grid(numbers, down, [str(layer) for layer in data["layer"].values],
                 "role of the word (examples)" if rows == "role" else "token, position", hatched=hatched,
-                framed=given, dots=sure)  # fmt: skip
+                framed=given, dots=sure,
+                few=few & ~few[np.isfinite(numbers)].all())  # fmt: skip
     node, tree = both[0][1], both[0][2]
     of = words.value_name(both[0][0], both[0][0]["clean"].to_dataset(), value, variable)
     said = [visible(name) for name in names]

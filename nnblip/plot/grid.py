@@ -13,7 +13,7 @@ from matplotlib.colors import CenteredNorm, Colormap, Normalize
 from numpy.typing import NDArray
 
 from nnblip.errors import SettingError, told
-from nnblip.plot.around import STROKES, UNDEFINED
+from nnblip.plot.around import MARKS, STROKES, UNDEFINED
 from nnblip.plot.canvas import LINE, SMALL, TEXT, inches, shortened, size_of
 
 #: Colours never span less than this, so that a map of (next to) no effect looks like one.
@@ -35,7 +35,7 @@ class Grid:
         rows, columns: their labels.
         down, across: what the rows and the columns are.
         hatched, framed: (row, column), of which cells the interval includes 0, and which restore by construction.
-        dots: which have a dot.
+        dots, few: which have a dot, and which a dash: too few examples for an interval, among others that have enough.
     """
 
     numbers: NDArray[Any]
@@ -46,6 +46,7 @@ class Grid:
     hatched: NDArray[np.bool_] | None = None
     framed: NDArray[np.bool_] | None = None
     dots: NDArray[np.bool_] | None = None
+    few: NDArray[np.bool_] | None = None
 
     @property
     def height(self) -> float:
@@ -99,10 +100,10 @@ def draw_grid(
     axes.set_facecolor(UNDEFINED)
     _strokes(axes, grid.hatched)
     _frame(axes, grid.framed)
-    if grid.dots is not None and grid.dots.any():
-        row, column = np.nonzero(grid.dots)
-        axes.plot(column + 0.5, row + 0.5, "o", color="black", markersize=3, markeredgecolor="white",
-                  markeredgewidth=0.5, linestyle="none", gid="dots")  # fmt: skip
+    for name, cells in (("dot", grid.dots), ("few", grid.few)):
+        if cells is not None and cells.any():
+            row, column = np.nonzero(cells)
+            axes.plot(column + 0.5, row + 0.5, linestyle="none", gid=name, **MARKS[name])
     width, height = size_of(axes)
     axes.set_xlim(0, columns)
     axes.set_ylim(rows, 0)

@@ -82,7 +82,7 @@ def mesh_of(axes):
 
 
 def marked(axes, sign):
-    """The cells (row, column) that are hatched, framed or have a dot; of a frame, those that a line of it touches."""
+    """The cells (row, column) that are hatched, framed, or have a dot or a dash (few)."""
     rows, columns = mesh_of(axes)[0].shape
     found = np.zeros((rows, columns), bool)
     for collection in axes.collections:
@@ -96,7 +96,7 @@ def marked(axes, sign):
                     inside[int(min(y0, y1)) + 1, int(x0) + 1] += 1
             found = inside.cumsum(1)[1:-1, 1:-1] % 2 == 1
     for line in axes.lines:
-        if line.get_gid() == sign == "dots":
+        if line.get_gid() == sign:
             found[line.get_ydata().astype(int), line.get_xdata().astype(int)] = True
     return found
 

@@ -37,16 +37,16 @@ def test_roles_are_means_over_examples_that_have_them(many):
     np.testing.assert_array_equal(marked(figure.axes[0], "hatched"), crossing)
 
 
-def test_roles_of_few_examples_have_a_dot(many):
+def test_roles_of_few_examples_have_a_dash(many):
     some = many.isel(example=[*range(2, 27, 3), 0, 3])  # 9 of one question, 2 of another
     figure = render(plot.roles(some, "question_encoder"))
     few = [label.endswith("(2)") for label in y_labels(figure.axes[0])]
     assert any(few) and not all(few)
-    np.testing.assert_array_equal(marked(figure.axes[0], "dots").all(1), few)
+    np.testing.assert_array_equal(marked(figure.axes[0], "few").all(1), few)
     assert "fewer than 8 examples, no interval" in legend_of(figure)
     assert not marked(figure.axes[0], "hatched")[few].any()
     all_few = render(plot.roles(many.isel(example=range(4)), "question_encoder"))
-    assert not marked(all_few.axes[0], "dots").any() and "No intervals: too few examples" in legend_of(all_few)
+    assert not marked(all_few.axes[0], "few").any() and "No intervals: too few examples" in legend_of(all_few)
 
 
 def test_roles_that_restore_by_construction_are_framed(many):
@@ -100,7 +100,7 @@ def test_a_difference_is_that_of_compare(many):
     found = found.transpose("role", "layer")
     np.testing.assert_allclose(mesh_of(figure.axes[0])[0], found.difference)
     np.testing.assert_array_equal(marked(figure.axes[0], "hatched"), ((found.low <= 0) & (found.high >= 0)).values)
-    np.testing.assert_array_equal(marked(figure.axes[0], "dots"), (found.p_corrected < 0.05).values)
+    np.testing.assert_array_equal(marked(figure.axes[0], "dot"), (found.p_corrected < 0.05).values)
     assert " ".join(bar_of(figure.axes[0]).get_xlabel().split()) == "indirect effect on P(answer), color − number"
     assert "Means over 9 (color) and 9 (number) examples" in plot.caption(figure)
 
@@ -109,7 +109,7 @@ def test_a_difference_that_is_there_has_dots_and_of_few_examples_no_interval(man
     lower = many.copy(deep=True)
     lower["question_encoder"].probability.values[..., 1, :] -= 0.5
     figure = plot.difference(many, lower, "question_encoder")
-    sure = marked(figure.axes[0], "dots")
+    sure = marked(figure.axes[0], "dot")
     assert sure[:, 1].all() and not sure[:, [0, 2]].any()
     assert "the same examples" in plot.caption(figure)
     few = render(plot.difference(many.isel(example=range(4)), lower.isel(example=range(4)), "question_encoder"))
