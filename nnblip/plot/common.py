@@ -1,9 +1,8 @@
-"""What the figures share: sizes, the chosen numbers, titles, colours, colour bars, notes."""
+"""What the pictures draw with: the chosen numbers, titles, colours, colour bars, notes."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -17,14 +16,11 @@ from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from nnblip import effects
-from nnblip.diagnosis import diagnose
 from nnblip.effects import reading
 from nnblip.errors import visible
-from nnblip.results import VARIABLES
-from nnblip.sites import HEADS_NODE
+from nnblip.plot.words import VALUES, headline_of, label_of, severe, target_of
 
-#: What a map can show.
-VALUES = ("probability", "indirect_effect", "relevance")
+__all__ = ["VALUES", "label_of"]
 
 TEXT, SMALL = 9.0, 8.0
 UNDEFINED = "0.9"
@@ -74,18 +70,7 @@ def title_of(
     average = "" if draws is None else ", 1 draw" if draws == 1 else f", mean of {draws} draws"
     done = "damaged" if tree.attrs.get("direction") == "noising" else "restored"
     settings = f"{reading.spoken(component)}, {kind} {done}, ν = {float(tree.coords['nu']):g}{average}"
-    return wrapped([headline, visible(settings), *severe(tree, component)], characters)
-
-
-def severe(tree: xr.DataTree, component: str = "") -> list[str]:
-    """What leaves nothing in the numbers that are drawn: a figure that is passed on has to say it itself."""
-    others = [name for name in reading.restored_names(tree) if not name.startswith(component)]
-    found = diagnose(tree.drop_nodes(others)).at_least("severe")
-    return [visible(f"Not to be relied on: {one.name}, {one.measured}") for one in found]
-
-
-def wrapped(parts: Iterable[str], characters: int) -> list[str]:
-    """Lines of at most so many characters, each part on a line of its own."""
+    parts = [headline, visible(settings), *severe(tree, [component], kind)]
     return [line for part in parts for line in textwrap.wrap(part, characters)]
 
 
@@ -114,56 +99,6 @@ def bar_beside(axes: Axes | list[Axes], colours: ScalarMappable, text: str, heig
     bar.ax.tick_params(labelsize=SMALL, length=3, width=0.6)
     bar.ax.set_ylabel(textwrap.fill(text, 10 + int(height * 14)), fontsize=TEXT, parse_math=False)
     return bar
-
-
-def target_of(tree: xr.DataTree, node: xr.Dataset, variable: str = VARIABLES[0]) -> str:
-    """What effects are on: the answer's probability, of which answer where one example is chosen, or another number."""
-    if variable != VARIABLES[0]:
-        return reading.spoken(variable)
-    answer = visible(label_of(tree, node, "answer"))
-    return f"P(answer = “{answer}”)" if answer else "P(answer)"
-
-
-def chosen_example(tree: xr.DataTree, example: str | None) -> xr.DataTree:
-    """The example that is named, or the only one; all of them if none is named."""
-    return tree if example is None and tree.sizes.get("example", 1) > 1 else reading.choose(tree, "example", example)
-
-
-def headline_of(tree: xr.DataTree, node: xr.Dataset, examples: int | None = None) -> str:
-    """Question and answer of the chosen example, or of how many examples something is the mean."""
-    if examples is not None:
-        return f"mean of {examples} examples"
-    question, answer = (visible(label_of(tree, node, name)) for name in ("question", "answer"))
-    return f"{question} → {answer}" if question and answer else question or answer
-
-
-def mean_over(values: xr.DataArray) -> tuple[xr.DataArray, int | None, list[str]]:
-    """Means over the draws of each example, then over the examples that have it; of how many these are (None where
-    one is chosen); and what must be said if some are of fewer."""
-    values = reading.over_draws(values)
-    if "example" not in values.dims:
-        return values, None, []
-    counts = values.notnull().sum("example").values
-    most = int(counts.max(initial=0))
-    fewest = int(counts[counts > 0].min(initial=most))
-    notes = [] if fewest == most else [f"some of fewer examples, at least {fewest}"]
-    return values.mean("example"), most, notes
-
-
-def texts_of(tree: xr.DataTree, component: str) -> dict[int, str]:
-    """The texts of a component's tokens by position, where the result has them and all its examples agree."""
-    found: dict[int, set[str]] = {}
-    for name in (component, component + HEADS_NODE):
-        if name in tree.children and "token_text" in (node := tree[name].to_dataset()).coords:
-            for position in node["token"].values.tolist():
-                found.setdefault(position, set()).update(np.ravel(node["token_text"].sel(token=position).values))
-    label = {"question_encoder": "question_tokens", "answer_decoder": "answer_tokens"}.get(component)
-    if not found and label in tree.coords:  # only cells of a list were asked for
-        for texts in np.ravel(tree.coords[label].values):
-            for position, text in enumerate(str(texts).split(" ")):
-                found.setdefault(position, set()).add(text)
-    every = {position: texts - {""} for position, texts in found.items()}
-    return {position: visible(*texts) for position, texts in every.items() if len(texts) == 1}
 
 
 def _mark(bar: Colorbar, marks: dict[str, float], room: float) -> None:
@@ -199,14 +134,6 @@ def notes_on(numbers: NDArray[Any]) -> list[str]:
 
 def say(axes: Axes, text: str) -> Text:
     return axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=TEXT)
-
-
-def label_of(tree: xr.DataTree, node: xr.Dataset, name: str) -> str:
-    """The question or answer of the chosen example, "" if the result has none, or several examples."""
-    for coords in (tree.coords, node.coords, tree["clean"].coords):
-        if name in coords and not coords[name].ndim:
-            return str(coords[name].item())
-    return ""
 
 
 def literal(figure: Figure) -> Figure:

@@ -1,35 +1,27 @@
-"""Heatmaps over the layers of a component and its tokens or heads."""
+"""Heatmaps: tokens by layers, of one example or the mean over several, and heads by layers."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from nnblip import effects
 from nnblip.effects import reading
 from nnblip.errors import ResultError, one_of, visible
-from nnblip.plot.common import (
-    SMALL,
-    TEXT,
-    UNDEFINED,
-    VALUES,
-    colour_bar,
-    literal,
-    norm_of,
-    notes_on,
-    say,
-    title_of,
-    values_of,
-    why_undefined,
-)
+from nnblip.plot import words
+from nnblip.plot.cells import Cells, cells_of, layout_of, part_of
+from nnblip.plot.drawing import draw_map, told_of
+from nnblip.plot.grid import Grid
+from nnblip.plot.words import VALUES
+from nnblip.results import VARIABLES
 from nnblip.sites import HEAD_KINDS, HEADS_NODE
+
+#: By name: how maps look. The paper's are those of Palit et al. 2023: probability, purple and red.
+STYLES = ("nnblip", "paper")
+#: The paper's colours.
+PAPER = {"question_encoder": "Purples", "answer_decoder": "Reds"}
 
 
 def heatmap(
@@ -39,51 +31,72 @@ def heatmap(
     nu: float | None = None,
     kind: str = "block",
     example: str | None = None,
-    value: str = "probability",
+    value: str | None = None,
+    variable: str = VARIABLES[0],
     threshold: float = effects.THRESHOLD,
+    level: float = 0.95,
+    limit: float | None = None,
+    style: str = STYLES[0],
+    title: str | None = None,
+    width: float | None = None,
+    ax: Axes | None = None,
 ) -> Figure:
-    """Tokens by layers of one component, each cell the mean over the draws of the noise.
+    """Tokens by layers of one component: the mean over the draws of the noise, or over examples of their means.
 
-    Tokens run from top to bottom in reading order, each with its position; layers and
-    positions are counted from 0, as in `nnblip.Site`. The layout is that of the figures of
-    Palit et al. 2023 (arXiv:2308.14179).
+    Tokens run from top to bottom in reading order, each with its position; layers and positions are counted from 0, as
+    in `nnblip.Site`. Cells whose interval includes 0 are hatched, those that restore by construction are framed
+    (`nnblip.effects.structural`). The layout is that of the figures of Palit et al. 2023 (arXiv:2308.14179).
 
     Args:
         tree: a result of `causal_trace`.
-        component: a restored node with the dimensions kind, layer and token, such as
-            `question_encoder`.
+        component: a restored node with the dimensions kind, layer and token, such as `question_encoder`.
         nu: noise factor; may be left out if the result has one.
         kind: which state of the layers.
-        example: name of the example; may be left out if the result has one.
-        value: `probability` of the answer, with the clean and the corrupted run marked on
-            the colour bar; or `indirect_effect` or `relevance`, with colours centred at 0.
-        threshold: smallest mean total effect for which relevance is defined.
+        example: name of the example. Without it the only one, or the mean over all, which must have as many tokens.
+        value: `indirect_effect` (the default) or `relevance`, with colours centred at 0; or `probability`, with the
+            clean and the corrupted run marked on the colour bar.
+        variable: which of the three numbers.
+        threshold: smallest mean total effect on the probability for which relevance is defined.
+        level: of the intervals, which `nnblip.effects.interval` makes over the draws of one example, or over examples.
+            Each cell has its own: of many without an effect some will not be hatched.
+        limit: where the colours end, so that several maps have the same; by default at the largest value.
+        style: `paper` for the colours of Palit et al.: probabilities, purple for the question encoder, red for the
+            answer decoder.
+        title: in place of question, answer and settings.
+        width: inches; one column of a paper if None (`nnblip.plot.COLUMN`, and `DOUBLE` for two).
+        ax: Axes to draw into, in place of a figure of its own.
+
+    Returns:
+        The figure; `nnblip.plot.caption` has what can stand below it.
 
     Raises:
-        NnblipError: if the component, kind, example, ν or value is not there (the nearest
-            is suggested), or `nu` or `example` is left out where there are several.
+        NnblipError: if the component, kind, example, ν, value or variable is not there (the nearest is suggested), `nu`
+            is left out where there are several, the examples are of different lengths, or a limit cuts values off.
     """
-    one_of(value, VALUES, "value")
+    one_of(style, STYLES, "style")
+    value = one_of(value or ("probability" if style == "paper" else VALUES[0]), VALUES, "value")
+    one_of(variable, VARIABLES, "variable")
     one_of(component, reading.restored(tree), "component")
-    tree = reading.choose(reading.choose(tree, "nu", nu), "example", example)
-    node = reading.restored(tree)[component]
-    values = values_of(tree, component, value, threshold)
-    expected = [dim for dim in ("draw", "kind", "layer", "token") if dim != "draw" or "draw" in values.dims]
-    if set(values.dims) != set(expected):
+    tree = words.chosen(part_of(tree, component), nu, example)
+    node = reading.node_of(tree, component)
+    expected = [dim for dim in ("example", "draw") if dim in node[variable].dims] + ["kind", "layer", "token"]
+    if set(node[variable].dims) != set(expected):
         raise ResultError(
-            f"/{component} has the dimensions {', '.join(map(str, values.dims))}; a heatmap needs"
+            f"/{component} has the dimensions {', '.join(map(str, node[variable].dims))}; a heatmap needs"
             f" {', '.join(expected)}. Select one label of any other first, as in tree.sel(head=0)."
         )
     one_of(kind, node["kind"].values.tolist(), f"kind of {component}")
-
-    texts = reading.token_texts(node)
-    present = node["probability"].notnull().any([dim for dim in node["probability"].dims if dim != "token"]).values
-    shown = [i for i, text in enumerate(texts) if text or present[i]]
-    values = values.sel(kind=kind).isel(token=shown)
-    numbers = reading.over_draws(values).transpose("token", "layer").values
-    labels = [visible(f"{texts[i]}  {node['token'].values[i]}").strip() for i in shown]
-    title = partial(title_of, tree, node, component, kind, node.sizes.get("draw"))
-    return _drawn(tree, node, values, numbers, labels, "token and its position", value, threshold, title)
+    shown, labels = layout_of(node, component)
+    cells = cells_of(tree, component, kind, value, variable, threshold, level)
+    numbers, hatched, framed = (
+        one.transpose("token", "layer").values[shown] for one in (cells.values, cells.hatched, cells.framed)
+    )
+    grid = Grid(numbers, labels, [str(layer) for layer in node["layer"].values], "token, position",
+                hatched=hatched, framed=framed)  # fmt: skip
+    lines = [title] if title is not None else map_title(tree, node, component, kind, cells)
+    told = told_of(tree, node, component, kind, cells, grid, "by token and layer", (value, variable, threshold))
+    colours = PAPER.get(component) if style == "paper" and value == "probability" else None
+    return draw_map(grid, told, lines, limit=limit, colours=colours, width=width, ax=ax)
 
 
 def heads(
@@ -92,75 +105,65 @@ def heads(
     *,
     nu: float | None = None,
     kind: str = HEAD_KINDS[0],
+    token: int | None = None,
     example: str | None = None,
-    value: str = "probability",
+    value: str = VALUES[0],
+    variable: str = VARIABLES[0],
     threshold: float = effects.THRESHOLD,
+    level: float = 0.95,
+    limit: float | None = None,
+    title: str | None = None,
+    width: float | None = None,
+    ax: Axes | None = None,
 ) -> Figure:
-    """Heads by layers of one component, each at the token where it has the largest value, the mean over the draws.
+    """Heads by layers of one component, at one token or each at the token where it has the largest value.
+
+    The largest of several values is rather too large, and has no interval: only maps of one token are hatched.
 
     Args:
         tree: a result of `causal_trace` with kinds of heads.
         component: such as `question_encoder`.
         kind: `attention_head` or `crossattention_head`.
-        nu, example, value, threshold: as for `heatmap`.
+        token: its position; each head's best if None.
+        nu, example, value, variable, threshold, level, limit, title, width, ax: as for `heatmap`.
 
     Raises:
-        NnblipError: as `heatmap`.
+        NnblipError: as `heatmap`, or if there is no such token.
     """
     one_of(value, VALUES, "value")
+    one_of(variable, VARIABLES, "variable")
     name = component.removesuffix(HEADS_NODE) + HEADS_NODE
     one_of(name, reading.restored(tree), "heads of")
-    tree = reading.choose(reading.choose(tree, "nu", nu), "example", example)
-    node = reading.restored(tree)[name]
+    tree = words.chosen(part_of(tree, name), nu, example)
+    node = reading.node_of(tree, name)
     one_of(kind, node["kind"].values.tolist(), f"kind of {name}")
-    values = values_of(tree, name, value, threshold).sel(kind=kind)
-    numbers = reading.over_draws(values).max("token").transpose("head", "layer").values
-    labels = [f"head {head}" for head in node["head"].values]
-    title = partial(title_of, tree, node, component.removesuffix(HEADS_NODE), kind, node.sizes.get("draw"))
-    return _drawn(tree, node, values, numbers, labels, "each at its best token", value, threshold, title)
+    shown, labels = layout_of(node, name)
+    cells = cells_of(tree, name, kind, value, variable, threshold, level)
+    if token is None:
+        numbers = cells.values.max("token").transpose("head", "layer").values
+        hatched = framed = np.zeros(numbers.shape, bool)
+        where = "each at its best token"
+        cells = cells.best()
+    else:
+        there = [int(node["token"].values[place]) for place in shown]
+        if token not in there or isinstance(token, bool):
+            raise ResultError(f"token {token!r} is not in /{name}. It has: {', '.join(map(str, there))}.")
+        place = shown[there.index(token)]
+        numbers, hatched, framed = (
+            one.isel(token=place).transpose("head", "layer").values
+            for one in (cells.values, cells.hatched, cells.framed)
+        )
+        where = f"at token {labels[there.index(token)]}"
+    rows = [f"head {head}" for head in node["head"].values]
+    grid = Grid(numbers, rows, [str(layer) for layer in node["layer"].values], "", hatched=hatched, framed=framed)
+    component = component.removesuffix(HEADS_NODE)
+    lines = [title] if title is not None else [*map_title(tree, node, component, kind, cells), where]
+    told = told_of(tree, node, name, kind, cells, grid, f"by head and layer, {where}", (value, variable, threshold))
+    return draw_map(grid, told, lines, limit=limit, width=width, ax=ax)
 
 
-def _drawn(
-    tree: xr.DataTree, node: xr.Dataset, values: xr.DataArray, numbers: NDArray[Any], labels: list[str], down: str,
-    value: str, threshold: float, title_in: Callable[[int], list[str]],
-) -> Figure:  # fmt: skip
-    """A figure of numbers (row, layer); `down` is what the rows are."""
-    layers = [str(layer) for layer in node["layer"].values]
-    rows, columns = numbers.shape
-    width, map_height = 3.0 + 0.33 * max(columns, 6), min(max(0.27 * rows, 1.5), 7.5)  # inches
-    title = title_in(int(width * 11))
-    height = 0.7 + map_height + 0.19 * len(title)
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title("\n".join(title), fontsize=TEXT, loc="left", pad=8, parse_math=False, linespacing=1.4)
-    _map_axes(axes, layers, labels, down)
-
-    if not np.isfinite(numbers).any():
-        axes.set_facecolor(UNDEFINED)
-        say(axes, why_undefined(tree, value, threshold))
-        return literal(figure)
-    mesh = axes.pcolormesh(
-        np.ma.masked_invalid(numbers),
-        cmap=("viridis" if value == "probability" else "RdBu_r"),
-        norm=norm_of(tree, numbers, value),
-        edgecolors="white" if rows <= 60 else "none",
-        linewidth=0.4,
-    )
-    axes.set_facecolor(UNDEFINED)
-    colour_bar(axes, mesh, tree, node, value, map_height)
-    notes = notes_on(numbers)
-    if notes:
-        axes.set_xlabel(f"layer\n({'; '.join(notes)})", fontsize=TEXT, linespacing=1.5)
-    return literal(figure)
-
-
-def _map_axes(axes: Axes, layers: list[str], tokens: list[str], down: str) -> None:
-    step = 1 + len(tokens) // 60  # every layer is labelled; hundreds of patches cannot be
-    axes.set_xlim(0, len(layers))
-    axes.set_ylim(len(tokens), 0)
-    axes.set_xticks(np.arange(len(layers)) + 0.5, layers, fontsize=SMALL)
-    axes.set_yticks(np.arange(0, len(tokens), step) + 0.5, tokens[::step], fontsize=SMALL, parse_math=False)
-    axes.set_xlabel("layer", fontsize=TEXT)
-    axes.set_ylabel(down, fontsize=TEXT)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
+def map_title(tree: xr.DataTree, node: xr.Dataset, component: str, kind: str, cells: Cells) -> list[str]:
+    """Question and answer, then what was done."""
+    done = f"{reading.spoken(component)}, {kind} {words.done_to(tree)}"
+    settings = [done, words.setting_of(tree), "" if cells.examples else words.average_of(node)]
+    return [words.headline_of(tree, node, cells.examples), visible(", ".join(one for one in settings if one))]
