@@ -1,0 +1,283 @@
+"""One example on one page: the picture and what in it acts, the maps, Γ, and what the damage does to the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from nnblip import effects
+from nnblip.effects import reading
+from nnblip.errors import ResultError, one_of, visible
+from nnblip.examples import ImageLike
+from nnblip.plot import words
+from nnblip.plot.canvas import (
+    DOUBLE,
+    LINE,
+    SMALL,
+    TEXT,
+    Figure,
+    canvas,
+    inches,
+    literal,
+    put_caption,
+    width_of,
+    wrapped,
+)
+from nnblip.plot.cells import layout_of
+from nnblip.plot.curves import LEFT, gamma
+from nnblip.plot.fading import photograph, show
+from nnblip.plot.grid import LEAST_ROW, ROW
+from nnblip.plot.looking import attention as look
+from nnblip.plot.maps import heatmap
+from nnblip.plot.pictures import picture
+from nnblip.sites import TEXT_COMPONENTS
+
+#: Inches: around the page, and between panels.
+EDGE, GAP = 0.08, 0.3
+_MAPS = 3.2  # the most inches that all rows of a map take
+
+
+def summary(
+    tree: xr.DataTree,
+    where: xr.DataTree | None = None,
+    attention: xr.DataTree | None = None,
+    image: ImageLike | None = None,
+    *,
+    nu: float | None = None,
+    kind: str | None = None,
+    example: str | None = None,
+    value: str = words.VALUES[0],
+    threshold: float = effects.THRESHOLD,
+    width: float | None = None,
+) -> Figure:
+    """All of one traced example: the picture, where in it the answer comes from and where the model looks; the map of
+    each component; Γ(ν); and a table of what the damage does to the answer.
+
+    Args:
+        tree: a result of `causal_trace`.
+        where: of the same example, what `nnblip.pointing` gives; without it, the map of `image_encoder` of `tree`, if
+            it has one.
+        attention: of the same example, what `nnblip.attention` gives, for Grad-CAM.
+        image: the picture; may be left out if the result's own coordinate `image` is the path of a file.
+        nu: noise factor of the maps; by default the strongest of the result.
+        kind: which state of the layers; the result's first if None.
+        example: name of the example; may be left out if the result has one.
+        value: of the maps, as for `heatmap`.
+        threshold: smallest total effect for which relevance and Γ are defined.
+        width: inches.
+
+    Returns:
+        The figure; `nnblip.plot.caption` says what its panels, which are lettered, show.
+
+    Raises:
+        NnblipError: as `heatmap`, `gamma` and `picture`, or if `where` or `attention` is of another question.
+    """
+    tree = reading.choose(tree, "example", example)
+    wide = width_of(width, DOUBLE, None)
+    nus = np.ravel(tree.coords["nu"].values).tolist()
+    nu = max(nus) if nu is None else nu
+    clean = reading.node_of(tree, "clean")
+    maps = [name for name in TEXT_COMPONENTS if name in tree.children]
+    if not maps:
+        raise ResultError(f"the result has no map of {' or '.join(TEXT_COMPONENTS)}: expected one for a summary.")
+    kinds = [str(one) for one in np.ravel(tree[maps[0]]["kind"].values)]
+    kind = one_of(kind or kinds[0], kinds, f"kind of {maps[0]}")
+    about = {name: words.label_of(tree, clean, name) for name in ("question", "answer", "image")}
+    where, attention = (_same(one, name, example, about) for one, name in ((where, "where"), (attention, "attention")))
+    if where is None and "image_encoder" in tree.children:
+        where = tree.sel(nu=nu)
+    found = photograph(about["image"] if image is None else image, given=image is not None)
+
+    page = _Page(wide)
+    page.title(about["question"], about["answer"], _sentence(tree, clean, nu))
+    _pictures(page, found, where, attention)
+    side = wide - 2 * EDGE
+    for name, part in zip(maps, _shares(maps, side), strict=True):
+        _map(page, tree.sel(nu=nu), name, kind, value, threshold, part)
+    page.next_row()
+    half = (side - GAP) / 2
+    if len(nus) > 1:
+        axes = page.axes(half - 0.1, 1.25, LEFT)
+        gamma(tree, kind=kind, threshold=threshold, title=page.letter("Γ(ν), mean relevance of a component"), ax=axes)
+    _table(page, tree, clean, about["answer"], half if len(nus) > 1 else side)
+    return page.finish()
+
+
+class _Page:
+    """Panels in rows, as wide as is asked for, and as high as what they draw."""
+
+    def __init__(self, width: float) -> None:
+        self.figure, self.width = canvas(width, 12.0), width
+        self._rows: list[list[Axes]] = [[]]
+        self._x, self._letters, self._top = EDGE, 0, EDGE
+
+    def title(self, question: str, answer: str, sentence: str) -> None:
+        room = self.width - 2 * EDGE
+        for lines, size, weight in (
+            (wrapped(visible(f"{question} → {answer}"), room / 1.1, TEXT + 2), TEXT + 2, "bold"),
+            (wrapped(sentence, room), TEXT, "normal"),
+        ):
+            text = self.figure.text(0, 0, "\n".join(lines), fontsize=size, weight=weight, va="top", linespacing=1.25)
+            text.set_transform(self.figure.dpi_scale_trans)
+            text.set_gid(f"{self._top}")
+            self._top += len(lines) * 1.3 * size / 72
+        self._top += 0.02
+
+    def letter(self, title: str) -> str:
+        """The title of a panel that has a caption: they are lettered as `caption` letters them."""
+        self._letters += 1
+        return f"({chr(ord('a') + self._letters - 1)}) {title}"
+
+    def axes(self, width: float, height: float, left: float = 0.0) -> Axes:
+        """Axes in a panel of so many inches, the first of which are for labels."""
+        every = self.figure.get_figheight()
+        place = ((self._x + left) / self.width, 0.5, (width - left) / self.width, height / every)
+        found = self.figure.add_axes(place)
+        self._rows[-1].append(found)
+        self._x += width + GAP
+        return found
+
+    def next_row(self) -> None:
+        self._rows.append([])
+        self._x = EDGE
+
+    def finish(self) -> Figure:
+        """Put the rows below each other, with room for whatever hangs on the Axes."""
+        literal(self.figure)
+        renderer = FigureCanvasAgg(self.figure).get_renderer()  # type: ignore[no-untyped-call]
+        dpi, every, top, tops = self.figure.dpi, self.figure.get_figheight(), self._top, []
+        for row in (row for row in self._rows if row):
+            above, below = 0.0, 0.0
+            for axes in row:
+                box, inner = axes.get_tightbbox(renderer), axes.get_window_extent(renderer)
+                assert box is not None
+                above, below = max(above, (box.y1 - inner.y1) / dpi), max(below, (inner.y1 - box.y0) / dpi)
+            tops.append(top + above)
+            top += above + below + 0.12
+        for row, at in zip((row for row in self._rows if row), tops, strict=True):
+            for axes in row:
+                x, _, width, height = axes.get_position(original=True).bounds
+                high = height * every
+                axes.set_position((x, 1 - (at + high) / top, width, high / top))
+        for text in self.figure.texts:
+            text.set_position((EDGE, top - float(text.get_gid() or 0)))
+            text.set_gid(None)
+        self.figure.set_figheight(top)
+        return self.figure
+
+
+def _same(other: xr.DataTree | None, name: str, example: str | None, about: dict[str, str]) -> xr.DataTree | None:
+    """A result beside the trace, at its example. Raises `ResultError` if it is of another question or answer."""
+    if other is None:
+        return None
+    other = reading.choose(other, "example", example)
+    theirs = [words.label_of(other, xr.Dataset(), label) for label in ("question", "answer")]
+    if theirs != [about["question"], about["answer"]]:
+        raise ResultError(
+            f"{name} is of {theirs[0]!r} → {theirs[1]!r}: expected that of {about['question']!r} → {about['answer']!r}"
+        )
+    return other
+
+
+def _sentence(tree: xr.DataTree, clean: xr.Dataset, nu: float) -> str:
+    total = _interval(tree.sel(nu=nu), "total_effect")
+    noise = visible(str(tree.attrs.get("noise", "noise")).partition("(")[0].lower())
+    place = reading.spoken(str(tree.attrs.get("noise_at", "image_embeds")))
+    return (
+        f"P(answer) {float(clean.probability):.3f} clean. {noise.capitalize()} noise of ν = {nu:g} on {place} takes"
+        f" {_said(total)} of it, mean of {tree.sizes.get('draw', 1)} draws."
+    )
+
+
+def _pictures(page: _Page, found: Any, where: xr.DataTree | None, attention: xr.DataTree | None) -> None:
+    """The picture, and beside it what acts in it and where the model looks."""
+    side = (page.width - 2 * EDGE - 2 * GAP) / 3
+    longest = max(found.size)
+    wide, high = side * found.width / longest, side * found.height / longest
+    wide, high = (side, side * found.height / found.width) if found.width >= found.height else (wide, high)
+    axes = page.axes(side, high, side - wide)
+    show(axes, found)
+    axes.set_title("the picture", fontsize=TEXT, loc="left", pad=5)
+    if where is not None:
+        axes = page.axes(side, high, side - wide)
+        layer = int(np.ravel(where["image_encoder"]["layer"].values)[-1])
+        picture(where, found, layer=layer, ax=axes)
+        title = "what the answer needs" if words.done_to(where) == "damaged" else "what brings the answer back"
+        axes.set_title(page.letter(title), fontsize=TEXT, loc="left", pad=5)
+    if attention is not None:
+        axes = page.axes(side, high, side - wide)
+        look(attention, found, ax=axes)
+        axes.set_title(page.letter("where the model looks"), fontsize=TEXT, loc="left", pad=5)
+    page.next_row()
+
+
+def _shares(maps: list[str], side: float) -> list[float]:
+    """How wide the panel of each map is."""
+    return [side] if len(maps) == 1 else [(side - GAP) * 0.58, (side - GAP) * 0.42]
+
+
+def _map(page: _Page, tree: xr.DataTree, component: str, kind: str, value: str, threshold: float, width: float) -> None:
+    shown, labels = layout_of(reading.node_of(tree, component), component)
+    left = min(max(inches(label, SMALL) for label in labels), 0.3 * width) + 0.1 + LINE
+    high = min(max(ROW * len(shown), 0.3), max(_MAPS, LEAST_ROW * len(shown)))
+    title = page.letter(f"{reading.spoken(component)}, {kind} {words.done_to(tree)}")
+    axes = page.axes(width, high, left)
+    heatmap(tree, component, kind=kind, value=value, threshold=threshold, title=title, ax=axes)
+
+
+def _interval(tree: xr.DataTree, value: str) -> xr.Dataset:
+    found = effects.interval(tree, value)
+    assert isinstance(found, xr.DataTree)
+    return cast(xr.Dataset, found["corrupted"].to_dataset().squeeze(drop=True))
+
+
+def _said(at: xr.Dataset) -> str:
+    value, low, high = (float(at[name]) for name in ("value", "low", "high"))
+    said = f"{value:.3f}" + ("" if np.isnan(low) else f" [{low:.3f}, {high:.3f}]")
+    return said.replace("-", "−")
+
+
+def _table(page: _Page, tree: xr.DataTree, clean: xr.Dataset, answer: str, width: float) -> None:
+    """What each ν takes from the answer, and what the model says then."""
+    said = tree["corrupted"].coords.get("said")
+    columns = ["ν", "P(answer)", "total effect", *["says most often"] * (said is not None)]
+    at = [0.0, 0.35, 1.0, *[2.2] * (said is not None)]
+    rows = [
+        [
+            "0",
+            f"{float(clean.probability):.3f}",
+            "",
+            *[visible(words.label_of(tree, clean, "predicted"))] * (said is not None),
+        ]
+    ]
+    corrupted = reading.over_draws(tree["corrupted"].to_dataset().probability)
+    totals = _interval(tree, "total_effect")
+    for nu in np.ravel(tree.coords["nu"].values):
+        here = totals.sel(nu=nu) if "nu" in totals.dims else totals
+        probability = float(corrupted.sel(nu=nu) if "nu" in corrupted.dims else corrupted)
+        words_here = [] if said is None else [reading.most_said(said.sel(nu=nu) if "nu" in said.dims else said)]
+        rows.append([f"{nu:g}", f"{probability:.3f}", _said(here), *words_here])
+    line = 1.7 * SMALL / 72
+    axes = page.axes(width, line * (len(rows) + 1))
+    axes.set_axis_off()
+    axes.set_title(page.letter("the answer, clean and damaged"), fontsize=TEXT, loc="left", pad=5)
+    for number, row in enumerate([columns, *rows]):
+        y = 1 - (number + 0.6) / (len(rows) + 1)
+        for x, text in zip(at, row, strict=True):
+            axes.text(x / width, y, text, fontsize=SMALL, va="center", transform=axes.transAxes,
+                      weight="bold" if number == 0 else "normal")  # fmt: skip
+    axes.plot([0, 1], [1 - 1.05 / (len(rows) + 1)] * 2, color="0.6", linewidth=0.6, transform=axes.transAxes)
+    unsaid = "" if not np.isnan(totals["low"].values).any() else " Too few draws for an interval, where there is none."
+    put_caption(
+        axes,
+        [f"P(answer = “{visible(answer)}”) and total effect, in brackets 95 % intervals over draws.{unsaid}",
+         "What the model says most often, of the draws in which it was asked." * (said is not None),
+         *words.run_sentences(tree, clean, None)],
+        words.provenance(tree),
+    )  # fmt: skip
