@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from nnblip.tracing.attribution import attribution_trace
     from nnblip.tracing.jobs import Job
     from nnblip.tracing.lens import lens
+    from nnblip.tracing.pointing import pointing
     from nnblip.tracing.trace import causal_trace
     from nnblip.version import __version__ as __version__
 
@@ -48,6 +49,7 @@ _NAMES = {
     "knock_out": "edges",
     "planted": "plants",
     "lens": "tracing.lens",
+    "pointing": "tracing.pointing",
     "relevance": "effects",
     "sweep": "sweeps.sweep",
     "total_effect": "effects",
@@ -55,7 +57,7 @@ _NAMES = {
 __all__ = [
     "BlipVQA", "Edge", "Example", "Job", "NnblipError", "NnblipWarning", "RemoteError", "Site", "attention",
     "attribution_trace", "causal_trace", "datasets", "demo", "diagnose", "effects", "gamma", "indirect_effect",
-    "knock_out", "lens", "noise", "planted", "plot", "relevance", "results", "sites", "sweep", "total_effect",
+    "knock_out", "lens", "noise", "planted", "plot", "pointing", "relevance", "results", "sites", "sweep", "total_effect",
 ]  # fmt: skip
 
 

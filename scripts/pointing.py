@@ -104,7 +104,7 @@ def maps(model: nnblip.BlipVQA, one: Asked, only: list[str]) -> Iterator[tuple[s
 
 
 def square(tokens: NDArray[Any]) -> NDArray[np.float64]:
-    side = int(round((tokens.size - 1) ** 0.5))
+    side = round((tokens.size - 1) ** 0.5)
     return tokens.ravel()[1:].reshape(side, side).astype(float)
 
 

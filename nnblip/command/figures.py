@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,17 +16,21 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
+#: What `nnblip trace` draws beside the summary.
+OF_A_TRACE = ("heatmap", "heads", "gamma", "picture", "pairs", "knock_outs", "circuit")
+
 Draw = Callable[[], "Figure"]
 
 
 def figures(
-    tree: xr.DataTree, what: str | None = None, defaults: Mapping[str, Any] | None = None, **options: Any
+    tree: xr.DataTree, what: str | Collection[str] | None = None, defaults: Mapping[str, Any] | None = None, **options: Any
 ) -> dict[str, Draw]:
     """What draws each figure, each with those of the options that it takes; None stands for what is left out.
 
     Args:
         tree: a result.
-        what: the name of one kind of figure, or of a file that this gives; all that can be drawn if None.
+        what: the name of one kind of figure, or of a file that this gives; or kinds, of which those that can be are
+            drawn; all that can be drawn if None.
         defaults: arguments of the functions of `nnblip.plot` for those that take them, such as `image`.
         options: arguments that were asked for, such as `nu` and `value`.
 
@@ -45,9 +49,11 @@ def figures(
                 stem = _stem(tree, name, component, kind)
                 settings = {**own, **first, **({"kind": kind} if kind and "kind" in taken else {})}
                 every[stem] = name, partial(FIGURES[name].function, tree, **settings)
-    if what is not None:
+    if isinstance(what, str):
         one_of(what, dict.fromkeys([*(name for name, _ in every.values()), *every]), "figure of this result")
         every = {stem: found for stem, found in every.items() if what in (stem, found[0])}
+    elif what is not None:
+        every = {stem: found for stem, found in every.items() if found[0] in what}
     names = {name for name, _ in every.values()}
     for option in given:
         if not any(option in inspect.signature(FIGURES[n].function).parameters for n in names):
@@ -65,12 +71,13 @@ def _kinds(tree: xr.DataTree, name: str, component: str, kind: str | None) -> li
 
 
 def _stem(tree: xr.DataTree, name: str, component: str, kind: str) -> str:
+    """The name of a file: of a map its component, of the first kind of it alone."""
     if name == "picture":
         return "image_encoder"
     if name == "attention":
         return "grad_cam"
-    if not component:
-        return name
+    if name not in ("heatmap", "heads"):
+        return f"{name}_{component}" if component else name
     first = _kinds(tree, name, component, None)[0]
-    only = name == "heatmap" or component not in tree.children
-    return component if kind == first and only else f"{component}_{kind}"
+    alone = name == "heatmap" or component not in tree.children
+    return component if kind == first and alone else f"{component}_{kind}"

@@ -49,14 +49,14 @@ class Traced:
     def figures(self, nu: float) -> dict[str, Figure]:
         """Every picture by the name of its file, the summary first; maps at one ν."""
         from nnblip import plot
-        from nnblip.command.figures import figures
+        from nnblip.command.figures import OF_A_TRACE, figures
 
         drawn = {SUMMARY: plot.summary(self.tree, self.where, self.attention, self.image, nu=nu)}
         if self.where is not None:
             drawn["where.png"] = plot.picture(self.where, self.image)
         if self.attention is not None:
             drawn["grad_cam.png"] = plot.attention(self.attention, self.image)
-        every = figures(self.tree, defaults={"image": self.image, "nu": nu})
+        every = figures(self.tree, OF_A_TRACE, {"image": self.image, "nu": nu})
         return drawn | {f"{name}.png": draw() for name, draw in every.items()}
 
 
@@ -66,7 +66,7 @@ def names(settings: Settings, where: bool) -> list[str]:
     maps = [name if kind == settings.kinds[0] else f"{name}_{kind}" for kind in settings.kinds for name in texts]
     if settings.kinds and "image_encoder" in settings.components:
         maps.append("image_encoder")
-    maps += ["gamma"] * bool(settings.kinds) + ["knock_outs", "circuit"] * (settings.cells is not None)
+    maps += ["gamma"] * bool(settings.kinds) + ["pairs", "knock_outs", "circuit"] * (settings.cells is not None)
     maps += ["where", "grad_cam"] * where
     found = [SUMMARY, RESULT, *[WHERE, ATTENTION] * where, *(f"{name}.png" for name in maps)]
     return list(dict.fromkeys(found))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,23 +9,21 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap, Normalize
-from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patheffects import Normal, withStroke
 from numpy.typing import NDArray
 from PIL import Image
 
 from nnblip.errors import InputError, ResultError
 from nnblip.examples import ImageLike, load_image
-from nnblip.plot.canvas import LINE, SMALL, TEXT, canvas, wrapped
 
 #: How much of the picture is left where nothing acts.
 LEAST = 0.16
 #: Of the strongest region, from where on a region is outlined, and how strong one of the other sign is.
 STRONG = 0.5
-#: Of panels.
-COLUMNS = 5
 _PIXELS = 1200  # of the longer side; more cannot be seen
-_FOR, _AGAINST = "#D55E00", "#0072B2"  # Okabe and Ito's vermilion and blue
+#: Okabe and Ito's vermilion and blue.
+_LINES: dict[str, tuple[str, Any]] = {"for": ("#D55E00", "solid"), "against": ("#0072B2", (0, (3, 1.5)))}
 _GREY = 0.45
 
 
@@ -49,36 +45,6 @@ def photograph(image: ImageLike | str, given: bool) -> Image.Image:
     found = found.convert("RGB")
     found.thumbnail((_PIXELS, _PIXELS))
     return found
-
-
-def beside(
-    picture: Image.Image, maps: int, width: float, headlines: Iterable[str], notes: Iterable[str], below: float = 0.75
-) -> tuple[Figure, Axes, list[Axes]]:
-    """A figure of so many inches with Axes for the picture and for maps of it, of which some inches below are free."""
-    edge, gap, columns = 0.08, 0.14, min(1 + maps, COLUMNS)
-    side = (width - 2 * edge - gap * (columns - 1)) / columns
-    wide, high = (side * pixels / max(picture.size) for pixels in picture.size)
-    above, under = wrapped(headlines, width - 2 * edge), wrapped(notes, width - 2 * edge, SMALL)
-    top, bottom = edge + LINE * len(above), edge + 1.25 * SMALL / 72 * len(under)
-    row = 0.24 + high + below
-    rows = math.ceil((1 + maps) / columns)
-    height = top + rows * row + bottom
-    figure = canvas(width, height)
-    figure.text(edge / width, 1 - edge / height, "\n".join(above), fontsize=TEXT, va="top", linespacing=1.25)
-    figure.text(edge / width, edge / height, "\n".join(under), fontsize=SMALL, va="bottom", linespacing=1.25)
-    places = [
-        (edge + k % columns * (side + gap) + (side - wide) / 2, bottom + (rows - 1 - k // columns) * row + below)
-        for k in range(1 + maps)
-    ]
-    first, *others = (figure.add_axes((x / width, y / height, wide / width, high / height)) for x, y in places)
-    return figure, first, others
-
-
-def figure_of(axes: Axes) -> Figure:
-    """The figure that Axes are in."""
-    figure = axes.get_figure(root=True)
-    assert isinstance(figure, Figure)
-    return figure
 
 
 def show(axes: Axes, picture: Image.Image, grid: tuple[int, int] = (1, 1)) -> None:
@@ -114,9 +80,15 @@ def fade(
     axes.set_facecolor("white")
     axes.imshow(faded, **_place(picture, (rows, columns)))
     may = np.ones_like(map, bool) if sure is None else sure
-    _outline(axes, (known >= STRONG) & may, _FOR, "solid")
-    _outline(axes, (known <= -STRONG) & may, _AGAINST, (0, (3, 1.5)))
+    _outline(axes, (known >= STRONG) & may, "for")
+    _outline(axes, (known <= -STRONG) & may, "against")
     bare(axes)
+
+
+def line(style: str) -> Line2D:
+    """The line around regions: "for" of the strongest, "against" of the strongest of the other sign."""
+    colour, dashes = _LINES[style]
+    return Line2D([], [], color=colour, linestyle=dashes, linewidth=1.3)
 
 
 def opacities(low: float, high: float) -> ScalarMappable:
@@ -138,15 +110,15 @@ def _place(picture: Image.Image, grid: tuple[int, int]) -> Any:
     return dict(extent=(0, columns, rows, 0), aspect=high * columns / (wide * rows))
 
 
-def _outline(axes: Axes, inside: NDArray[np.bool_], colour: str, style: Any) -> None:
+def _outline(axes: Axes, inside: NDArray[np.bool_], style: str) -> None:
     """A line around the regions of a set."""
     padded = np.pad(inside, 1)
     lines = [[(c, r), (c + 1, r)] for r, c in np.argwhere(padded[1:, 1:-1] != padded[:-1, 1:-1])]
     lines += [[(c, r), (c, r + 1)] for r, c in np.argwhere(padded[1:-1, 1:] != padded[1:-1, :-1])]
     if lines:
-        white = [withStroke(linewidth=2.6, foreground="white"), Normal()]
-        drawn = LineCollection(
-            lines, colors=colour, linewidths=1.3, linestyles=[style], capstyle="projecting", clip_on=False, zorder=3
-        )
-        drawn.set_path_effects(white if style == "solid" else [])
+        colour, dashes = _LINES[style]
+        drawn = LineCollection(lines, colors=colour, linewidths=1.3, linestyles=[dashes], capstyle="projecting")
+        drawn.set(clip_on=False, zorder=3, gid=style)
+        if style == "for":
+            drawn.set_path_effects([withStroke(linewidth=2.6, foreground="white"), Normal()])
         axes.add_collection(drawn, autolim=False)

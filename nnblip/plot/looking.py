@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from nnblip.effects import reading
 from nnblip.errors import ResultError, SettingError, one_of, told, visible
 from nnblip.examples import ImageLike
-from nnblip.plot.canvas import COLUMN, SMALL, literal, put_caption, size_of, width_of
-from nnblip.plot.fading import beside, fade, figure_of, opacities, photograph, show
 from nnblip.plot.around import Below
+from nnblip.plot.canvas import COLUMN, SMALL, literal, put_caption, size_of, width_of
+from nnblip.plot.fading import fade, line, opacities, photograph, show
+from nnblip.plot.page import GAP, Page, figure_of, sides
 from nnblip.plot.words import label_of, model_sentence, provenance
 
 _NODE = "question_encoder/crossattention"
@@ -78,10 +79,12 @@ def attention(
     scale = 0.0, float(map.max()) or 1.0
     name = {"grad_cam": "share of Grad-CAM of cross-attention", "attention": "cross-attention"}[weights]
     which = _which(node, layer, head, token)
-    notes = ["Solid line: at least half of the strongest. Where a layer looks, not what the answer depends on."]
+    notes = ["Where a layer looks, not what the answer depends on."]
+    strongest = "at least half of the strongest"
     question, answer = (visible(label_of(tree, node, label)) for label in ("question", "answer"))
     caption = [
-        f"The {name}{' for the answer' * (weights == 'grad_cam')} of the question encoder, {which}, as opacity.", *notes,
+        f"The {name}{' for the answer' * (weights == 'grad_cam')} of the question encoder, {which}, as opacity.",
+        *notes, f"Solid line: {strongest}.",
         f"Question: “{question}”.", f"Answer: “{answer}”.", model_sentence(tree),
     ]  # fmt: skip
 
@@ -89,23 +92,27 @@ def attention(
         fade(axes, found, map, scale)
         below = Below(axes, 0.0, 0.0, width)
         below.bar(opacities(*scale), name)
-        below.text([f"[CLS] {numbers[0]:.3f}"])
+        below.legend([(line("for"), strongest)])
+        below.text([f"[CLS], which has no place: {numbers[0]:.3f}"])
 
     if ax is not None:
         draw(ax, width_of(width, COLUMN, ax))
         put_caption(ax, caption, provenance(tree))
         literal(ax)
         return figure_of(ax)
-    headlines = [f"{question} → {answer}"]
-    figure, first, (axes,) = beside(
-        found, 1, width_of(width, 4.6, None), headlines, [f"{which[0].upper()}{which[1:]}.", *notes]
-    )
-    show(first, found)
-    first.set_title("the picture", fontsize=SMALL, pad=3)
+    page = Page(width_of(width, 4.6, None))
+    page.heading(f"{question} → {answer}")
+    side = (page.room - GAP) / 2
+    wide, high = sides(found, side)
+    axes = page.axes(side, high, side - wide)
+    show(axes, found)
+    axes.set_title("the picture", fontsize=SMALL, pad=3)
+    axes = page.axes(side, high, side - wide)
     draw(axes, size_of(axes)[0])
     axes.set_title("where it looks", fontsize=SMALL, pad=3)
+    page.notes([f"{which[0].upper()}{which[1:]}.", *notes])
+    figure = page.finish()
     put_caption(figure, caption, provenance(tree))
-    literal(figure)
     return figure
 
 

@@ -18,13 +18,17 @@ from nnblip.diagnosis.look import UNVARIED
 from nnblip.effects import reading
 from nnblip.errors import ResultError, SettingError, one_of
 from nnblip.examples import ImageLike
-from nnblip.plot.canvas import COLUMN, SMALL, literal, put_caption, size_of, width_of
-from nnblip.plot.fading import COLUMNS, STRONG, beside, fade, figure_of, opacities, photograph, show
 from nnblip.plot.around import Below
+from nnblip.plot.canvas import COLUMN, DOUBLE, SMALL, literal, put_caption, size_of, width_of
+from nnblip.plot.fading import STRONG, fade, line, opacities, photograph, show
+from nnblip.plot.page import GAP, Page, figure_of, sides
 from nnblip.plot.words import VALUES, done_to, headline_of, label_of, provenance, run_sentences, severe, value_name
 from nnblip.results import VARIABLES
 
 _NODE = "image_encoder"
+_COLUMNS = 5  # of panels
+#: Why there are no intervals where none are missed.
+UNNEEDED = "this noise has no randomness"
 #: Full opacity never stands for less, so that a map of (next to) no effect looks like one.
 _LEAST = {"probability": 0.01, "log_probability": 0.05, "logit_difference": 0.1, "relevance": 0.05}
 
@@ -98,15 +102,23 @@ def picture(
         literal(ax)
         return figure_of(ax)
 
-    width = width_of(width, 4.6 if len(layers) == 1 else 1.38 * min(1 + len(layers), COLUMNS), None)
-    figure, first, others = beside(found, len(layers), width, shown.headlines, shown.notes)
-    show(first, found, grid)
-    first.set_title("the picture", fontsize=SMALL, pad=3)
-    for axes, depth, cls, map, here in zip(others, layers, numbers[:, 0], maps, certain, strict=True):
+    columns = min(1 + len(layers), _COLUMNS)
+    page = Page(width_of(width, 4.6 if columns == 2 else DOUBLE, None))
+    page.heading(shown.headlines)
+    side = (page.room - GAP * (columns - 1)) / columns
+    wide, high = sides(found, side)
+    axes = page.axes(side, high, side - wide)
+    show(axes, found, grid)
+    axes.set_title("the picture", fontsize=SMALL, pad=3)
+    for place, (depth, cls, map, here) in enumerate(zip(layers, numbers[:, 0], maps, certain, strict=True), 1):
+        if place % columns == 0:
+            page.next_row()
+        axes = page.axes(side, high, side - wide)
         shown.draw(axes, found, map, here, cls)
         axes.set_title(f"layer {depth}" if len(layers) > 1 else shown.done, fontsize=SMALL, pad=3)
+    page.notes(shown.notes)
+    figure = page.finish()
     put_caption(figure, shown.caption, shown.made)
-    literal(figure)
     return figure
 
 
@@ -119,6 +131,7 @@ class _Shown:
         marks: numbers that are named on the bar.
         name: what the numbers are.
         signed: whether they are effects.
+        lines: how lines around regions are drawn, and what they mean.
         done: what was done to regions.
         headlines: above the panels: question and answer, and what speaks against the numbers.
         notes: below them.
@@ -130,6 +143,7 @@ class _Shown:
     marks: dict[str, float]
     name: str
     signed: bool
+    lines: list[tuple[str, str]]
     done: str
     headlines: list[str]
     notes: list[str]
@@ -152,16 +166,28 @@ class _Shown:
         notes = [] if known.size else [_why_none(tree, value, threshold)]
         if known.size < maps.size:
             notes.append("Regions without a value are faded.")
+        lines = []
         if signed:
-            notes.append(f"Solid line: at least half of the strongest{'' if why else ', interval above 0'}.")
-            if (known <= -STRONG * scale[1]).any():
-                notes[-1] += " Dashed line: as strong, of the other sign."
-            notes += [f"No intervals: {why}."] * bool(why)
+            notes += [f"No intervals: {why}."] * bool(why and why != UNNEEDED)
+            lines.append(
+                ("for", f"{'at least ' * bool(why)}half of the strongest{'' if why else ' or more, interval above 0'}")
+            )
+        if signed and (known <= -STRONG * scale[1]).any():
+            lines.append(("against", "as strong, of the other sign"))
+        # what is damaged is held against the clean run, and not against the corrupted one, which may be weak
+        grave = [one for one in severe(tree, [_NODE]) if done_to(tree) == "restored" or "weak corruption" not in one]
+        limit = effects.thresholds(threshold)[variable]
+        if value == "indirect_effect" and known.size and np.abs(known).max() < limit:
+            notes.append(f"Weak: no {_place(node)} alone has an effect of {limit:.2g}.")
         done = f"{done_to(tree)} one {_place(node)} at a time"
         name = value_name(tree, node, value, variable)
         caption = [f"Where in the picture: the {name}, {done}, is how opaque the picture is.", *notes]
+        styles = {"for": "Solid", "against": "Dashed"}
+        caption += [f"{styles[style]} line: {text}." for style, text in lines] + [f"No intervals: {why}."] * (
+            why == UNNEEDED
+        )
         return cls(
-            scale, marks, name, signed, done, [headline_of(tree, node), *severe(tree, _NODE)], notes,
+            scale, marks, name, signed, lines, done, [headline_of(tree, node), *grave], notes,
             [*caption, *run_sentences(tree, node, None)], provenance(tree),
         )  # fmt: skip
 
@@ -169,11 +195,12 @@ class _Shown:
         self, axes: Axes, photograph: Image.Image, map: NDArray[Any], certain: NDArray[np.bool_], cls: float,
         width: float | None = None,
     ) -> None:  # fmt: skip
-        """One map, and below it what opacity means."""
+        """One map, and below it what opacity and lines mean."""
         fade(axes, photograph, map, self.scale, certain if self.signed else np.zeros_like(certain))
         below = Below(axes, 0.0, 0.0, width or size_of(axes)[0])
         below.bar(opacities(*self.scale), self.name, self.marks)
-        below.text([f"[CLS] {_said(cls, self.signed)}"])
+        below.legend([(line(style), text) for style, text in self.lines])
+        below.text([f"[CLS], which has no place: {_said(cls, self.signed)}"])
 
 
 def _values(
@@ -192,11 +219,13 @@ def _values(
     if "draw" not in node.dims:
         return values, sure, "these are means over draws"
     if str(tree.attrs.get("noise", "")).startswith(UNVARIED):
-        return values, sure, "this noise has no randomness"
+        return values, sure, UNNEEDED
     found = effects.interval(tree, value, variable=variable, threshold=threshold)[_NODE].to_dataset()
     low, high = _plain(found["low"]), _plain(found["high"])
     reasons = {str(one) for one in found["reason"].values.ravel()} - {""}
-    return values, (low > 0) | (high < 0) | low.isnull(), "; ".join(sorted(reasons)) if low.isnull().all() else ""
+    if low.isnull().all():
+        return values, sure, "; ".join(sorted(reasons))
+    return values, (low > 0) | (high < 0), ""
 
 
 def _plain(values: xr.DataArray) -> xr.DataArray:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from nnblip import effects
 from nnblip.effects import reading
@@ -22,12 +18,9 @@ from nnblip.plot.canvas import (
     SMALL,
     TEXT,
     Figure,
-    canvas,
     inches,
-    literal,
     put_caption,
     width_of,
-    wrapped,
 )
 from nnblip.plot.cells import layout_of
 from nnblip.plot.curves import LEFT, gamma
@@ -35,11 +28,10 @@ from nnblip.plot.fading import photograph, show
 from nnblip.plot.grid import LEAST_ROW, ROW
 from nnblip.plot.looking import attention as look
 from nnblip.plot.maps import heatmap
+from nnblip.plot.page import GAP, Page, sides
 from nnblip.plot.pictures import picture
 from nnblip.sites import TEXT_COMPONENTS
 
-#: Inches: around the page, and between panels.
-EDGE, GAP = 0.08, 0.3
 _MAPS = 3.2  # the most inches that all rows of a map take
 
 
@@ -94,10 +86,11 @@ def summary(
         where = tree.sel(nu=nu)
     found = photograph(about["image"] if image is None else image, given=image is not None)
 
-    page = _Page(wide)
-    page.title(about["question"], about["answer"], _sentence(tree, clean, nu))
+    page = Page(wide)
+    page.heading(visible(f"{about['question']} → {about['answer']}"), TEXT + 2, "bold")
+    page.heading(_sentence(tree, clean, nu))
     _pictures(page, found, where, attention)
-    side = wide - 2 * EDGE
+    side = page.room
     for name, part in zip(maps, _shares(maps, side), strict=True):
         _map(page, tree.sel(nu=nu), name, kind, value, threshold, part)
     page.next_row()
@@ -107,69 +100,6 @@ def summary(
         gamma(tree, kind=kind, threshold=threshold, title=page.letter("Γ(ν), mean relevance of a component"), ax=axes)
     _table(page, tree, clean, about["answer"], half if len(nus) > 1 else side)
     return page.finish()
-
-
-class _Page:
-    """Panels in rows, as wide as is asked for, and as high as what they draw."""
-
-    def __init__(self, width: float) -> None:
-        self.figure, self.width = canvas(width, 12.0), width
-        self._rows: list[list[Axes]] = [[]]
-        self._x, self._letters, self._top = EDGE, 0, EDGE
-
-    def title(self, question: str, answer: str, sentence: str) -> None:
-        room = self.width - 2 * EDGE
-        for lines, size, weight in (
-            (wrapped(visible(f"{question} → {answer}"), room / 1.1, TEXT + 2), TEXT + 2, "bold"),
-            (wrapped(sentence, room), TEXT, "normal"),
-        ):
-            text = self.figure.text(0, 0, "\n".join(lines), fontsize=size, weight=weight, va="top", linespacing=1.25)
-            text.set_transform(self.figure.dpi_scale_trans)
-            text.set_gid(f"{self._top}")
-            self._top += len(lines) * 1.3 * size / 72
-        self._top += 0.02
-
-    def letter(self, title: str) -> str:
-        """The title of a panel that has a caption: they are lettered as `caption` letters them."""
-        self._letters += 1
-        return f"({chr(ord('a') + self._letters - 1)}) {title}"
-
-    def axes(self, width: float, height: float, left: float = 0.0) -> Axes:
-        """Axes in a panel of so many inches, the first of which are for labels."""
-        every = self.figure.get_figheight()
-        place = ((self._x + left) / self.width, 0.5, (width - left) / self.width, height / every)
-        found = self.figure.add_axes(place)
-        self._rows[-1].append(found)
-        self._x += width + GAP
-        return found
-
-    def next_row(self) -> None:
-        self._rows.append([])
-        self._x = EDGE
-
-    def finish(self) -> Figure:
-        """Put the rows below each other, with room for whatever hangs on the Axes."""
-        literal(self.figure)
-        renderer = FigureCanvasAgg(self.figure).get_renderer()  # type: ignore[no-untyped-call]
-        dpi, every, top, tops = self.figure.dpi, self.figure.get_figheight(), self._top, []
-        for row in (row for row in self._rows if row):
-            above, below = 0.0, 0.0
-            for axes in row:
-                box, inner = axes.get_tightbbox(renderer), axes.get_window_extent(renderer)
-                assert box is not None
-                above, below = max(above, (box.y1 - inner.y1) / dpi), max(below, (inner.y1 - box.y0) / dpi)
-            tops.append(top + above)
-            top += above + below + 0.12
-        for row, at in zip((row for row in self._rows if row), tops, strict=True):
-            for axes in row:
-                x, _, width, height = axes.get_position(original=True).bounds
-                high = height * every
-                axes.set_position((x, 1 - (at + high) / top, width, high / top))
-        for text in self.figure.texts:
-            text.set_position((EDGE, top - float(text.get_gid() or 0)))
-            text.set_gid(None)
-        self.figure.set_figheight(top)
-        return self.figure
 
 
 def _same(other: xr.DataTree | None, name: str, example: str | None, about: dict[str, str]) -> xr.DataTree | None:
@@ -195,12 +125,10 @@ def _sentence(tree: xr.DataTree, clean: xr.Dataset, nu: float) -> str:
     )
 
 
-def _pictures(page: _Page, found: Any, where: xr.DataTree | None, attention: xr.DataTree | None) -> None:
+def _pictures(page: Page, found: Any, where: xr.DataTree | None, attention: xr.DataTree | None) -> None:
     """The picture, and beside it what acts in it and where the model looks."""
-    side = (page.width - 2 * EDGE - 2 * GAP) / 3
-    longest = max(found.size)
-    wide, high = side * found.width / longest, side * found.height / longest
-    wide, high = (side, side * found.height / found.width) if found.width >= found.height else (wide, high)
+    side = (page.room - 2 * GAP) / 3
+    wide, high = sides(found, side)
     axes = page.axes(side, high, side - wide)
     show(axes, found)
     axes.set_title("the picture", fontsize=TEXT, loc="left", pad=5)
@@ -222,7 +150,7 @@ def _shares(maps: list[str], side: float) -> list[float]:
     return [side] if len(maps) == 1 else [(side - GAP) * 0.58, (side - GAP) * 0.42]
 
 
-def _map(page: _Page, tree: xr.DataTree, component: str, kind: str, value: str, threshold: float, width: float) -> None:
+def _map(page: Page, tree: xr.DataTree, component: str, kind: str, value: str, threshold: float, width: float) -> None:
     shown, labels = layout_of(reading.node_of(tree, component), component)
     left = min(max(inches(label, SMALL) for label in labels), 0.3 * width) + 0.1 + LINE
     high = min(max(ROW * len(shown), 0.3), max(_MAPS, LEAST_ROW * len(shown)))
@@ -243,7 +171,7 @@ def _said(at: xr.Dataset) -> str:
     return said.replace("-", "−")
 
 
-def _table(page: _Page, tree: xr.DataTree, clean: xr.Dataset, answer: str, width: float) -> None:
+def _table(page: Page, tree: xr.DataTree, clean: xr.Dataset, answer: str, width: float) -> None:
     """What each ν takes from the answer, and what the model says then."""
     said = tree["corrupted"].coords.get("said")
     columns = ["ν", "P(answer)", "total effect", *["says most often"] * (said is not None)]
@@ -278,6 +206,6 @@ def _table(page: _Page, tree: xr.DataTree, clean: xr.Dataset, answer: str, width
         axes,
         [f"P(answer = “{visible(answer)}”) and total effect, in brackets 95 % intervals over draws.{unsaid}",
          "What the model says most often, of the draws in which it was asked." * (said is not None),
-         *words.run_sentences(tree, clean, None)],
+         *(one for one in words.run_sentences(tree, clean, None) if not one.startswith("Each state"))],
         words.provenance(tree),
     )  # fmt: skip

@@ -18,7 +18,10 @@ NOISE, NOISE_AT = "mean", "image_embeds"
 
 
 def pointing(
-    model: BlipVQA, examples: Iterable[ExampleLike] | Example, regions: int | tuple[int, int] | None = None, **trace: Any
+    model: BlipVQA,
+    examples: Iterable[ExampleLike] | Example,
+    regions: int | tuple[int, int] | None = None,
+    **trace: Any,
 ) -> xr.DataTree:
     """Damage one region of the picture at a time in the clean run, and measure what the answer loses.
 
