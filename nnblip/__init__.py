@@ -57,7 +57,8 @@ _NAMES = {
 __all__ = [
     "BlipVQA", "Edge", "Example", "Job", "NnblipError", "NnblipWarning", "RemoteError", "Site", "attention",
     "attribution_trace", "causal_trace", "datasets", "demo", "diagnose", "effects", "gamma", "indirect_effect",
-    "knock_out", "lens", "noise", "planted", "plot", "pointing", "relevance", "results", "sites", "sweep", "total_effect",
+    "knock_out", "lens", "noise", "planted", "plot", "pointing", "relevance", "results", "sites", "sweep",
+    "total_effect",
 ]  # fmt: skip
 
 
