@@ -23,7 +23,10 @@ Draw = Callable[[], "Figure"]
 
 
 def figures(
-    tree: xr.DataTree, what: str | Collection[str] | None = None, defaults: Mapping[str, Any] | None = None, **options: Any
+    tree: xr.DataTree,
+    what: str | Collection[str] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> dict[str, Draw]:
     """What draws each figure, each with those of the options that it takes; None stands for what is left out.
 

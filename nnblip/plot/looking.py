@@ -13,7 +13,7 @@ from nnblip.effects import reading
 from nnblip.errors import ResultError, SettingError, one_of, told, visible
 from nnblip.examples import ImageLike
 from nnblip.plot.around import Below
-from nnblip.plot.canvas import COLUMN, SMALL, literal, put_caption, size_of, width_of
+from nnblip.plot.canvas import COLUMN, SMALL, literal, put_caption, width_of, wrapped
 from nnblip.plot.fading import fade, line, opacities, photograph, show
 from nnblip.plot.page import GAP, Page, figure_of, sides
 from nnblip.plot.words import label_of, model_sentence, provenance
@@ -93,7 +93,7 @@ def attention(
         below = Below(axes, 0.0, 0.0, width)
         below.bar(opacities(*scale), name)
         below.legend([(line("for"), strongest)])
-        below.text([f"[CLS], which has no place: {numbers[0]:.3f}"])
+        below.text(wrapped(f"[CLS], which has no place: {numbers[0]:.3f}", width, SMALL))
 
     if ax is not None:
         draw(ax, width_of(width, COLUMN, ax))
@@ -104,12 +104,12 @@ def attention(
     page.heading(f"{question} → {answer}")
     side = (page.room - GAP) / 2
     wide, high = sides(found, side)
-    axes = page.axes(side, high, side - wide)
+    axes = page.axes(wide, high, panel=side)
     show(axes, found)
-    axes.set_title("the picture", fontsize=SMALL, pad=3)
-    axes = page.axes(side, high, side - wide)
-    draw(axes, size_of(axes)[0])
-    axes.set_title("where it looks", fontsize=SMALL, pad=3)
+    axes.set_title("the picture", fontsize=SMALL, pad=3, loc="left")
+    axes = page.axes(wide, high, panel=side)
+    draw(axes, side)
+    axes.set_title("where it looks", fontsize=SMALL, pad=3, loc="left")
     page.notes([f"{which[0].upper()}{which[1:]}.", *notes])
     figure = page.finish()
     put_caption(figure, caption, provenance(tree))

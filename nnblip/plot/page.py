@@ -13,7 +13,7 @@ from matplotlib.text import Text
 from nnblip.plot.canvas import SMALL, TEXT, Figure, canvas, literal, wrapped
 
 #: Inches: around the page, between panels and between rows.
-EDGE, GAP, BETWEEN = 0.08, 0.3, 0.14
+EDGE, GAP, BETWEEN = 0.12, 0.3, 0.14
 
 
 class Page:
@@ -49,12 +49,12 @@ class Page:
         self._letters += 1
         return f"({chr(ord('a') + self._letters - 1)}) {title}"
 
-    def axes(self, width: float, height: float, left: float = 0.0) -> Axes:
-        """Axes in a panel of so many inches, the first of which are for labels."""
+    def axes(self, width: float, height: float, left: float = 0.0, panel: float | None = None) -> Axes:
+        """Axes in so many inches, the first of which are for labels; the panel may be wider."""
         place = ((self._x + left) / self.width, 0.5, (width - left) / self.width, height / self.figure.get_figheight())
         found = self.figure.add_axes(place)
         self._rows[-1].append(found)
-        self._x += width + GAP
+        self._x += (panel or width) + GAP
         return found
 
     def next_row(self) -> None:

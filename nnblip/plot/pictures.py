@@ -19,7 +19,7 @@ from nnblip.effects import reading
 from nnblip.errors import ResultError, SettingError, one_of
 from nnblip.examples import ImageLike
 from nnblip.plot.around import Below
-from nnblip.plot.canvas import COLUMN, DOUBLE, SMALL, literal, put_caption, size_of, width_of
+from nnblip.plot.canvas import COLUMN, DOUBLE, SMALL, literal, put_caption, width_of, wrapped
 from nnblip.plot.fading import STRONG, fade, line, opacities, photograph, show
 from nnblip.plot.page import GAP, Page, figure_of, sides
 from nnblip.plot.words import VALUES, done_to, headline_of, label_of, provenance, run_sentences, severe, value_name
@@ -107,15 +107,15 @@ def picture(
     page.heading(shown.headlines)
     side = (page.room - GAP * (columns - 1)) / columns
     wide, high = sides(found, side)
-    axes = page.axes(side, high, side - wide)
+    axes = page.axes(wide, high, panel=side)
     show(axes, found, grid)
-    axes.set_title("the picture", fontsize=SMALL, pad=3)
+    axes.set_title("the picture", fontsize=SMALL, pad=3, loc="left")
     for place, (depth, cls, map, here) in enumerate(zip(layers, numbers[:, 0], maps, certain, strict=True), 1):
         if place % columns == 0:
             page.next_row()
-        axes = page.axes(side, high, side - wide)
-        shown.draw(axes, found, map, here, cls)
-        axes.set_title(f"layer {depth}" if len(layers) > 1 else shown.done, fontsize=SMALL, pad=3)
+        axes = page.axes(wide, high, panel=side)
+        shown.draw(axes, found, map, here, cls, side)
+        axes.set_title(f"layer {depth}" if len(layers) > 1 else shown.done, fontsize=SMALL, pad=3, loc="left")
     page.notes(shown.notes)
     figure = page.finish()
     put_caption(figure, shown.caption, shown.made)
@@ -193,14 +193,14 @@ class _Shown:
 
     def draw(
         self, axes: Axes, photograph: Image.Image, map: NDArray[Any], certain: NDArray[np.bool_], cls: float,
-        width: float | None = None,
+        width: float,
     ) -> None:  # fmt: skip
         """One map, and below it what opacity and lines mean."""
         fade(axes, photograph, map, self.scale, certain if self.signed else np.zeros_like(certain))
-        below = Below(axes, 0.0, 0.0, width or size_of(axes)[0])
+        below = Below(axes, 0.0, 0.0, width)
         below.bar(opacities(*self.scale), self.name, self.marks)
         below.legend([(line(style), text) for style, text in self.lines])
-        below.text([f"[CLS], which has no place: {_said(cls, self.signed)}"])
+        below.text(wrapped(f"[CLS], which has no place: {_said(cls, self.signed)}", width, SMALL))
 
 
 def _values(

@@ -129,17 +129,17 @@ def _pictures(page: Page, found: Any, where: xr.DataTree | None, attention: xr.D
     """The picture, and beside it what acts in it and where the model looks."""
     side = (page.room - 2 * GAP) / 3
     wide, high = sides(found, side)
-    axes = page.axes(side, high, side - wide)
+    axes = page.axes(wide, high, panel=side)
     show(axes, found)
     axes.set_title("the picture", fontsize=TEXT, loc="left", pad=5)
     if where is not None:
-        axes = page.axes(side, high, side - wide)
+        axes = page.axes(wide, high, panel=side)
         layer = int(np.ravel(where["image_encoder"]["layer"].values)[-1])
         picture(where, found, layer=layer, ax=axes)
         title = "what the answer needs" if words.done_to(where) == "damaged" else "what brings the answer back"
         axes.set_title(page.letter(title), fontsize=TEXT, loc="left", pad=5)
     if attention is not None:
-        axes = page.axes(side, high, side - wide)
+        axes = page.axes(wide, high, panel=side)
         look(attention, found, ax=axes)
         axes.set_title(page.letter("where the model looks"), fontsize=TEXT, loc="left", pad=5)
     page.next_row()
