@@ -40,7 +40,8 @@ def cut(text: str) -> KnockOut:
 
 def _called(function: Callable[..., Any], given: str, text: str) -> Any:
     """What a function makes of its arguments as a text: the first may stand without its name."""
-    names = list(inspect.signature(function).parameters)
+    parameters = inspect.signature(function).parameters
+    names = list(parameters)
     values: dict[str, Any] = {}
     for number, part in enumerate(given.split(",") if given else []):
         name, is_named, value = part.partition("=")
@@ -52,10 +53,10 @@ def _called(function: Callable[..., Any], given: str, text: str) -> Any:
         if name in values:
             raise SiteError(f"{told(text)}: {name} is given twice")
         values[name] = _value(value)
-    try:
-        return function(**values)
-    except TypeError as error:
-        raise SiteError(f"{told(text)}: {error}") from error
+    for name, parameter in parameters.items():
+        if parameter.default is inspect.Parameter.empty and name not in values:
+            raise SiteError(f"{told(text)}: expected its {name}, as in {text}:{name}=...")
+    return function(**values)
 
 
 def _value(text: str) -> Any:

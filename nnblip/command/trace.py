@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: The ν at which maps are drawn and states are ranked, where it is one of those that are traced: that of the paper.
 SHOWN = 5.0
+#: The bundled scene that is traced by itself: "where is the diamond", of which pictures say most at a glance.
+SCENE = 9
 
 
 def trace(
@@ -75,9 +77,12 @@ def trace(
     for given, what in ((answer, "answer"), (partner, "partner"), (other_question, "other_question")):
         if given is not None and question is None:
             raise InputError(f"{what} {told(str(given))}: give the image and the question that it belongs to, too")
+    if asked.noise == "swap" and (other_question if asked.noise_at == "question" else partner) is None:
+        name = "--other-question" if asked.noise_at == "question" else "--partner"
+        raise InputError(f"noise 'swap' at {asked.noise_at}: give what to swap with, with {name}")
     settings = asked.settings(nu, seed)  # refused before a model is loaded and a folder looked at
     folder.check(out, folder.names(settings, where), overwrite)
-    example = demo.examples()[0]
+    example = demo.examples()[SCENE]
     if question is not None:
         other = None if partner is None else str(partner)
         example = Example(str(image), question, answer, partner=other, other_question=other_question)
@@ -94,7 +99,7 @@ def trace(
     noted.attrs = {**tree.attrs, ATTRIBUTE: diagnosed.to_json()}
     wrote = folder.write(out, {**found.results, folder.RESULT: noted}, drawn, overwrite)
     say("Wrote " + ", ".join(map(str, wrote)))
-    say(f"Open {wrote[0]} first.")
+    say(f"\nOpen first: {wrote[0]}")
 
 
 def _where(
