@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nnblip import datasets, demo, effects, noise, plot, results, sites
+    from nnblip import datasets, demo, effects, noise, plot, report, results, sites
     from nnblip.diagnosis import diagnose
     from nnblip.edges import knock_out
     from nnblip.effects import gamma, indirect_effect, relevance, total_effect
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from nnblip.tracing.trace import causal_trace
     from nnblip.version import __version__ as __version__
 
-_MODULES = ("datasets", "demo", "effects", "noise", "plot", "results", "sites")
+_MODULES = ("datasets", "demo", "effects", "noise", "plot", "report", "results", "sites")
 _NAMES = {
     "__version__": "version",
     "BlipVQA": "model",
@@ -57,7 +57,7 @@ _NAMES = {
 __all__ = [
     "BlipVQA", "Edge", "Example", "Job", "NnblipError", "NnblipWarning", "RemoteError", "Site", "attention",
     "attribution_trace", "causal_trace", "datasets", "demo", "diagnose", "effects", "gamma", "indirect_effect",
-    "knock_out", "lens", "noise", "planted", "plot", "pointing", "relevance", "results", "sites", "sweep",
+    "knock_out", "lens", "noise", "planted", "plot", "pointing", "relevance", "report", "results", "sites", "sweep",
     "total_effect",
 ]  # fmt: skip
 

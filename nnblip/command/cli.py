@@ -1,4 +1,4 @@
-"""The command: `nnblip trace`, `answer`, `sweep`, `plot`, `check`, `doctor`, `jobs`, `serve`.
+"""The command: `nnblip trace`, `answer`, `sweep`, `plot`, `report`, `check`, `doctor`, `jobs`, `serve`.
 
 
 A file for each command that is more than a few lines; what they share is in options.py. Nothing here loads what takes
@@ -19,6 +19,7 @@ from cyclopts import App, CycloptsError
 from nnblip.command.jobs import jobs
 from nnblip.command.options import MODEL, Asked, Model, Whole, say
 from nnblip.command.plot import plot
+from nnblip.command.report import report
 from nnblip.command.sweep import sweep
 from nnblip.command.trace import trace
 from nnblip.errors import NnblipError, NnblipWarning, one_line
@@ -58,6 +59,7 @@ def answer(
 
 app.command(sweep)
 app.command(plot)
+app.command(report)
 
 
 @app.command
@@ -79,7 +81,9 @@ def check(path: Path, /) -> int:
     from nnblip.command import printing
     from nnblip.results import open_result
 
-    printing.findings(None, open_result(path))
+    tree = open_result(path)
+    if "reading" not in tree.attrs:  # in which nothing was damaged
+        printing.findings(None, tree)
     return 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-SUMMARY = "summary.png"
+SUMMARY, PAGE = "summary.png", "report.html"
 RESULT, WHERE, ATTENTION = "result.zarr", "where.zarr", "attention.zarr"
 #: Dots per inch: sharp in print.
 DPI = 300
@@ -46,12 +46,19 @@ class Traced:
         every = {RESULT: self.tree, WHERE: self.where, ATTENTION: self.attention}
         return {name: tree for name, tree in every.items() if tree is not None}
 
+    @property
+    def has_maps(self) -> bool:
+        """Whether there are maps of the text components, which a summary and a page are made of."""
+        return any(name in self.tree.children for name in TEXT_COMPONENTS)
+
     def figures(self, nu: float) -> dict[str, Figure]:
         """Every picture by the name of its file, the summary first; maps at one ν."""
         from nnblip import plot
         from nnblip.command.figures import OF_A_TRACE, figures
 
-        drawn = {SUMMARY: plot.summary(self.tree, self.where, self.attention, self.image, nu=nu)}
+        drawn = dict[str, "Figure"]()
+        if self.has_maps:
+            drawn[SUMMARY] = plot.summary(self.tree, self.where, self.attention, self.image, nu=nu)
         if self.where is not None:
             drawn["where.png"] = plot.picture(self.where, self.image)
         if self.attention is not None:
@@ -66,9 +73,10 @@ def names(settings: Settings, where: bool) -> list[str]:
     maps = [name if kind == settings.kinds[0] else f"{name}_{kind}" for kind in settings.kinds for name in texts]
     if settings.kinds and "image_encoder" in settings.components:
         maps.append("image_encoder")
+    page = [PAGE] * bool(maps)
     maps += ["gamma"] * bool(settings.kinds) + ["pairs", "knock_outs", "circuit"] * (settings.cells is not None)
     maps += ["where", "grad_cam"] * where
-    found = [SUMMARY, RESULT, *[WHERE, ATTENTION] * where, *(f"{name}.png" for name in maps)]
+    found = [*[SUMMARY] * bool(page), *page, RESULT, *[WHERE, ATTENTION] * where, *(f"{name}.png" for name in maps)]
     return list(dict.fromkeys(found))
 
 
@@ -100,10 +108,12 @@ def write(out: Path, trees: Mapping[str, xr.DataTree], drawn: Mapping[str, Figur
                 figure.savefig(Path(fresh, name), dpi=DPI)
             for name, tree in trees.items():
                 results.save(tree, Path(fresh, name))
-            for name in (*trees, *drawn):
+            for name, page in pages.items():
+                page(Path(fresh, name))
+            for name in (*trees, *pages, *drawn):
                 if (out / name).is_dir():
                     (out / name).rename(Path(fresh, f"old-{name}"))
                 Path(fresh, name).replace(out / name)
     except OSError as error:
         raise ResultError(f"folder {str(out)!r} cannot be written: {reason(error, with_file=False)}") from error
-    return [out / name for name in (*drawn, *trees)]
+    return [out / name for name in (*drawn, *pages, *trees)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,7 +66,7 @@ def trace(
     overwrite
         Replace what an earlier run wrote there.
     """
-    from nnblip import demo
+    from nnblip import demo, report
     from nnblip.command import folder, printing
     from nnblip.command.said import with_said
     from nnblip.diagnosis import ATTRIBUTE, diagnose
@@ -97,9 +98,12 @@ def trace(
     printing.trace(tree, diagnosed, str(example.image), shown)
     noted = tree.copy()
     noted.attrs = {**tree.attrs, ATTRIBUTE: diagnosed.to_json()}
-    wrote = folder.write(out, {**found.results, folder.RESULT: noted}, drawn, overwrite)
+    pages = {folder.PAGE: partial(report.write, noted, images=example.image)} if found.has_maps else {}
+    wrote = folder.write(out, {**found.results, folder.RESULT: noted}, drawn, overwrite, pages)
     say("Wrote " + ", ".join(map(str, wrote)))
-    say(f"\nOpen first: {wrote[0]}")
+    say(f"\nOpen first:  {wrote[0]}")
+    if pages:
+        say(f"To explore:  python -m webbrowser {(out / folder.PAGE).resolve().as_uri()}")
 
 
 def _where(
