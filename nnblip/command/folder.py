@@ -97,11 +97,18 @@ def check(out: Path, files: Iterable[str], overwrite: bool) -> None:
         raise ResultError(f"folder {str(out)!r} cannot be written: {reason(error, with_file=False)}") from error
 
 
-def write(out: Path, trees: Mapping[str, xr.DataTree], drawn: Mapping[str, Figure], overwrite: bool) -> list[Path]:
-    """Write results and figures, all of it beside its place first. Raises as `check` does."""
+def write(
+    out: Path,
+    trees: Mapping[str, xr.DataTree],
+    drawn: Mapping[str, Figure],
+    overwrite: bool,
+    pages: Mapping[str, Callable[[Path], object]] | None = None,
+) -> list[Path]:
+    """Write results, figures, and pages by what writes them, all of it beside its place first. Raises as `check`."""
     from nnblip import results
 
-    check(out, [*drawn, *trees], overwrite)
+    pages = pages or {}
+    check(out, [*drawn, *pages, *trees], overwrite)
     try:
         with made(out), tempfile.TemporaryDirectory(dir=out, prefix=".nnblip-") as fresh:
             for name, figure in drawn.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from nnblip.command.options import Flag, Whole, say
 from nnblip.errors import NnblipError, one_of
@@ -68,7 +69,12 @@ def plot(
 
     one_of(format, FORMATS, "format")
     tree = results.open_result(result).load()
-    defaults = {"nu": SHOWN if SHOWN in tree.nu else float(tree.nu.max())} if tree.sizes.get("nu", 1) > 1 else {}
+    defaults: dict[str, Any] = (
+        {"nu": SHOWN if SHOWN in tree.nu else float(tree.nu.max())} if tree.sizes.get("nu", 1) > 1 else {}
+    )
+    for name, beside in (("where", folder.WHERE), ("attention", folder.ATTENTION)):
+        if (result.parent / beside).exists() and "clean" in tree.children:  # as a trace writes them: for its summary
+            defaults[name] = results.open_result(result.parent / beside).load()
     drawn, problems = {}, {}
     options = dict(kind=kind, example=example, value=value, variable=variable, layer=layer, style=style, width=width)
     draws = figures(tree, what, defaults, image=None if image is None else str(image), nu=nu, **options)

@@ -12,16 +12,7 @@ from nnblip.effects import reading
 from nnblip.errors import ResultError, one_of, visible
 from nnblip.examples import ImageLike
 from nnblip.plot import words
-from nnblip.plot.canvas import (
-    DOUBLE,
-    LINE,
-    SMALL,
-    TEXT,
-    Figure,
-    inches,
-    put_caption,
-    width_of,
-)
+from nnblip.plot.canvas import DOUBLE, LINE, SMALL, TEXT, Figure, inches, put_caption, width_of
 from nnblip.plot.cells import layout_of
 from nnblip.plot.curves import LEFT, gamma
 from nnblip.plot.fading import photograph, show
@@ -73,7 +64,7 @@ def summary(
     tree = reading.choose(tree, "example", example)
     wide = width_of(width, DOUBLE, None)
     nus = np.ravel(tree.coords["nu"].values).tolist()
-    nu = max(nus) if nu is None else nu
+    chosen = reading.choose(tree, "nu", max(nus) if nu is None else nu)
     clean = reading.node_of(tree, "clean")
     maps = [name for name in TEXT_COMPONENTS if name in tree.children]
     if not maps:
@@ -83,22 +74,21 @@ def summary(
     about = {name: words.label_of(tree, clean, name) for name in ("question", "answer", "image")}
     where, attention = (_same(one, name, example, about) for one, name in ((where, "where"), (attention, "attention")))
     if where is None and "image_encoder" in tree.children:
-        where = tree.sel(nu=nu)
+        where = chosen
     found = photograph(about["image"] if image is None else image, given=image is not None)
 
     page = Page(wide)
     page.heading(visible(f"{about['question']} → {about['answer']}"), TEXT + 2, "bold")
-    page.heading(_sentence(tree, clean, nu))
+    page.heading(_sentence(chosen, clean))
     _pictures(page, found, where, attention)
-    side = page.room
-    for name, part in zip(maps, _shares(maps, side), strict=True):
-        _map(page, tree.sel(nu=nu), name, kind, value, threshold, part)
+    for name, part in zip(maps, _shares(maps, page.room), strict=True):
+        _map(page, chosen, name, kind, value, threshold, part)
     page.next_row()
-    half = (side - GAP) / 2
+    half = (page.room - GAP) / 2
     if len(nus) > 1:
         axes = page.axes(half - 0.1, 1.25, LEFT)
         gamma(tree, kind=kind, threshold=threshold, title=page.letter("Γ(ν), mean relevance of a component"), ax=axes)
-    _table(page, tree, clean, about["answer"], half if len(nus) > 1 else side)
+    _table(page, tree, clean, about["answer"], half if len(nus) > 1 else page.room)
     return page.finish()
 
 
@@ -115,14 +105,13 @@ def _same(other: xr.DataTree | None, name: str, example: str | None, about: dict
     return other
 
 
-def _sentence(tree: xr.DataTree, clean: xr.Dataset, nu: float) -> str:
-    total = _interval(tree.sel(nu=nu), "total_effect")
+def _sentence(tree: xr.DataTree, clean: xr.Dataset) -> str:
+    total = _interval(tree, "total_effect")
     noise = visible(str(tree.attrs.get("noise", "noise")).partition("(")[0].lower())
     place = reading.spoken(str(tree.attrs.get("noise_at", "image_embeds")))
-    return (
-        f"P(answer) {float(clean.probability):.3f} clean. {noise.capitalize()} noise of ν = {nu:g} on {place} takes"
-        f" {_said(total)} of it, mean of {tree.sizes.get('draw', 1)} draws."
-    )
+    done = f"{noise.capitalize()} noise of {words.nu_of(tree)} on {place}"
+    draws = words.average_of(tree["corrupted"].to_dataset())
+    return f"P(answer) {float(clean.probability):.3f} clean. {done} takes {_said(total)} of it ({draws})."
 
 
 def _pictures(page: Page, found: Any, where: xr.DataTree | None, attention: xr.DataTree | None) -> None:
@@ -174,16 +163,11 @@ def _said(at: xr.Dataset) -> str:
 def _table(page: Page, tree: xr.DataTree, clean: xr.Dataset, answer: str, width: float) -> None:
     """What each ν takes from the answer, and what the model says then."""
     said = tree["corrupted"].coords.get("said")
-    columns = ["ν", "P(answer)", "total effect", *["says most often"] * (said is not None)]
-    at = [0.0, 0.35, 1.0, *[2.2] * (said is not None)]
-    rows = [
-        [
-            "0",
-            f"{float(clean.probability):.3f}",
-            "",
-            *[visible(words.label_of(tree, clean, "predicted"))] * (said is not None),
-        ]
-    ]
+    asked = said is not None
+    columns = ["ν", "P(answer)", "total effect", *["says most often"] * asked]
+    at = [0.0, 0.35, 1.0, *[2.2] * asked]
+    predicted = visible(words.label_of(tree, clean, "predicted"))
+    rows = [["0", f"{float(clean.probability):.3f}", "", *[predicted] * asked]]
     corrupted = reading.over_draws(tree["corrupted"].to_dataset().probability)
     totals = _interval(tree, "total_effect")
     for nu in np.ravel(tree.coords["nu"].values):
@@ -201,11 +185,12 @@ def _table(page: Page, tree: xr.DataTree, clean: xr.Dataset, answer: str, width:
             axes.text(x / width, y, text, fontsize=SMALL, va="center", transform=axes.transAxes,
                       weight="bold" if number == 0 else "normal")  # fmt: skip
     axes.plot([0, 1], [1 - 1.05 / (len(rows) + 1)] * 2, color="0.6", linewidth=0.6, transform=axes.transAxes)
-    unsaid = "" if not np.isnan(totals["low"].values).any() else " Too few draws for an interval, where there is none."
+    reasons = sorted({str(one) for one in np.ravel(totals["reason"].values)} - {""})
+    unsaid = f" No interval: {'; '.join(reasons)}." if reasons else ""
     put_caption(
         axes,
         [f"P(answer = “{visible(answer)}”) and total effect, in brackets 95 % intervals over draws.{unsaid}",
-         "What the model says most often, of the draws in which it was asked." * (said is not None),
+         "What the model says most often, of the draws in which it was asked." * asked,
          *(one for one in words.run_sentences(tree, clean, None) if not one.startswith("Each state"))],
         words.provenance(tree),
     )  # fmt: skip

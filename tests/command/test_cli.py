@@ -31,7 +31,11 @@ def test_without_arguments_a_bundled_scene_is_traced(tmp_path, capsys):
     example = demo.examples()[SCENE]
     assert example.question in printed and "Strongest states" in printed
     assert "answer_decoder" in printed and "question_encoder" in printed
-    assert f"Wrote {out / 'summary.png'}" in printed and f"Open first: {out / 'summary.png'}" in printed
+    assert (
+        f"Wrote {out / 'summary.png'}" in printed
+        and f"Open first:  {out / 'summary.png'}" in printed
+        and f"{out / 'report.html'}" in printed
+    )
     assert max(map(len, tables(printed))) <= 80
     tree = open_result(out / "result.zarr")
     model = nnblip.BlipVQA()
@@ -56,6 +60,7 @@ def test_without_arguments_a_bundled_scene_is_traced(tmp_path, capsys):
         where["image_encoder"].logit_difference, nnblip.pointing(model, [example])["image_encoder"].logit_difference
     )
     assert open_result(out / "attention.zarr").attrs["reading"] == "attention"
+    assert example.question in (out / "report.html").read_text()
     for name in ("summary", "where", "grad_cam", "question_encoder", "answer_decoder", "gamma"):
         with Image.open(out / f"{name}.png") as picture:
             assert min(picture.size) > 150 and len(set(picture.convert("L").resize((64, 64)).getdata())) > 10
@@ -75,7 +80,7 @@ def test_heads_have_a_table_with_their_numbers_and_a_picture_and_every_kind_is_d
     printed = capsys.readouterr().out
     assert "head  token" in printed and "crossattention_head" in printed
     assert {path.name for path in out.iterdir()} == {
-        "summary.png", "result.zarr", "question_encoder.png", "answer_decoder.png", "gamma.png"
+        "result.zarr", "question_encoder.png", "answer_decoder.png", "gamma.png"
     }  # fmt: skip
     assert main([*words, "block", "mlp_out", "--regions", "4", "--overwrite"]) == 0
     names = {path.name for path in out.iterdir()}
