@@ -109,8 +109,8 @@ class Below:
                 self._sign(mark, x, -y - 0.1)
             for number, line in enumerate(wrapped(text, self._width - wide - 0.1, SMALL)):
                 y += step if number else 0
-                self._axes.text(x + wide + 0.06, -y - 0.05, line, transform=self._inches, fontsize=SMALL, va="center_baseline",
-                                clip_on=False)  # fmt: skip
+                self._axes.text(x + wide + 0.06, -y - 0.05, line, transform=self._inches, fontsize=SMALL,
+                                va="center_baseline", clip_on=False)  # fmt: skip
             x += need + 0.14
         self.depth = y + step if entries else self.depth
 
@@ -199,6 +199,7 @@ class Page:
             for number, height in enumerate(heights)
         ]
         self._foot = self.figure.add_axes((0, 0, 0.5, 0.01), label="foot")
+        self._foot.set(xticks=[], yticks=[])
         self._foot.set_axis_off()
         self._wide = min(3.2, width - 0.4)
         self._foot.set_position((0.2 / width, 0, self._wide / width, 0))

@@ -67,11 +67,12 @@ def roles(
     labels = [visible(str(role)) for role in order["role"].values]
     few = np.zeros(numbers.shape, bool)
     if cells.examples:
-        labels = [f"{label}, n = {count}" for label, count in zip(labels, units.max(1), strict=True)]
+        labels = [f"{label} ({count})" for label, count in zip(labels, units.max(1), strict=True)]
         few = np.isfinite(numbers) & (units < effects.MIN_EXAMPLES)
         few &= not few[np.isfinite(numbers)].all()  # then a note says it of all
     layers = [str(layer) for layer in node["layer"].values]
-    grid = Grid(numbers, labels, layers, "role of the word", hatched=hatched, framed=framed, dots=few)
+    down = "role of the word (examples)" if cells.examples else "role of the word"
+    grid = Grid(numbers, labels, layers, down, hatched=hatched, framed=framed, dots=few)
     told = told_of(tree, node, component, kind, cells, grid, "mean over the words of each role, by layer",
                    (value, variable, threshold))  # fmt: skip
     if few.any():

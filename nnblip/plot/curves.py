@@ -24,7 +24,7 @@ from nnblip.sites import COMPONENTS
 LINES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#000000", "v"), ("#E69F00", "P"),
          ("#56B4E9", "X"), ("#6B4226", "*"))  # fmt: skip
 #: Inches from the left edge to a plot of lines: its label, and ticks of a few digits.
-LEFT = 0.5
+LEFT = 0.6
 
 
 def gamma(
@@ -89,13 +89,13 @@ def gamma(
     below.text(wrapped(bands, wide - 0.08, SMALL))
     grave = words.severe(tree, curves, kind)
     clean = tree["clean"].to_dataset()
-    of = words.headline_of(tree, clean, None if example else examples) if example or examples > 1 else "1 example"
+    of = words.headline_of(tree, clean, examples if "example" in tree.dims else None) or "1 example"
     lines = [title] if title is not None else [of, f"{visible(kind)} {words.done_to(tree)}"]
     of_all = " and ".join(f"the {reading.spoken(name)}" for name in curves)
     said = [
         f"Γ(ν), the relevance of single states ({visible(kind)}) averaged over all layers and tokens, of {of_all}.",
         "Relevance is the sum of the indirect effects over that of the total effects.",
-        *words.run_sentences(tree, tree["corrupted"].to_dataset(), examples if over == "examples" else None),
+        *words.run_sentences(tree, tree["corrupted"].to_dataset(), tree.sizes.get("example")),
         f"{bands[0].upper()}{bands[1:]}.",
         "n: examples with a defined relevance." if (counts < examples).any() else "",
         *(f"{one}." for one in grave),

@@ -100,7 +100,7 @@ def difference(
     else:
         counts = zip(n_a.max(1), n_b.max(1), strict=True)
         down = [
-            f"{visible(str(role))}, n = {one}" + (f", {other}" if one != other else "")
+            f"{visible(str(role))} ({one}" + (f", {other})" if one != other else ")")
             for role, (one, other) in zip(data["role"].values, counts, strict=True)
         ]
     with np.errstate(invalid="ignore"):
@@ -116,7 +116,7 @@ def difference(
             .values.astype(bool)
         )
     grid = Grid(numbers, down, [str(layer) for layer in data["layer"].values],
-                "role of the word" if rows == "role" else "token, position", hatched=hatched,
+                "role of the word (examples)" if rows == "role" else "token, position", hatched=hatched,
                 framed=given, dots=sure)  # fmt: skip
     node, tree = both[0][1], both[0][2]
     of = words.value_name(both[0][0], both[0][0]["clean"].to_dataset(), value, variable)

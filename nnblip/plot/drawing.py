@@ -59,7 +59,7 @@ def draw_map(
     if limit is not None and told.marks:
         raise SettingError("limit is given, of a map of probabilities: expected an effect, whose colours are around 0")
     wide = width_of(width, COLUMN, ax)
-    labels, empty = 0.42 * wide, not np.isfinite(grid.numbers).any()
+    labels, empty = 0.45 * wide, not np.isfinite(grid.numbers).any()
     panel = Panel(ax, wide, grid.label_width(labels), max(grid.height, 0.7) if empty else grid.height)
     norm: Normalize = Normalize(0, 1)
     if not empty:

@@ -88,7 +88,7 @@ def sheet(
     for number, (axes, (_, grid), place) in enumerate(zip(drawn.axes, found, places, strict=True)):
         draw_grid(axes, grid, colours, norm, labels - 0.1)
         axes.set_xlabel("layer" if drawn.last_of_column(number) else "", fontsize=SMALL, labelpad=1)
-        headline = words.headline_of(tree, node.isel(example=place))
+        headline = words.headline_of(tree.isel(example=place), node.isel(example=place))
         said = wrapped(headline or str(examples[place]), drawn.part - 0.1, SMALL)
         said = said if len(said) < 3 else [said[0], f"{said[1][:-2]}…"]
         axes.set_title("\n".join(said), fontsize=SMALL, loc="left", x=(0.02 - labels) / drawn.inner, pad=3,

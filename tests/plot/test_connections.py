@@ -2,64 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
-import xarray as xr
-from helpers.figures import all_inside, render, texts, x_labels, y_labels
+from helpers.figures import all_inside, legend_of, marked, mesh_of, render, texts, x_labels, y_labels
+from helpers.lists import EDGES, VALUES, cut_tree, edge_tree, with_list
 from helpers.trees import random_tree
+from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
 import nnblip
-from nnblip import effects, plot, results, sites
-from nnblip.edges import describe_knock_out, knock_outs
+from nnblip import effects, plot, sites
+from nnblip.edges import knock_outs
 from nnblip.errors import NnblipError
-from nnblip.paths import Edge, describe_edge
-from nnblip.sites import Extent, Site
-
-EXTENT = Extent(3, 6, 2, 2, image_layers=2, side=4, roles=("", "question word", "noun", "noun", "", ""))
-DIMS = ("example", "nu", "draw", "edge")
-
-
-def with_list(tree: xr.DataTree, node: str, cells: list[Any], numbers: np.ndarray) -> xr.DataTree:
-    listed = [describe_edge(cell) if isinstance(cell, Edge) else describe_knock_out(cell, 3) for cell in cells]
-    dims = DIMS if node == "edges" else ("example", "knock_out")
-    data = {name: (dims, numbers.copy()) for name in results.VARIABLES}
-    tree[node] = xr.DataTree(xr.Dataset(data, results.list_coords(node, listed)))
-    return tree
-
-
-def cut_tree(family: Any, examples: int = 1) -> tuple[xr.DataTree, list[Any]]:
-    cells = family(EXTENT)
-    numbers = np.random.default_rng(0).uniform(0.1, 0.9, (examples, len(cells)))
-    return with_list(random_tree(examples=examples, nus=(5.0,), layers=3), "knock_outs", cells, numbers), cells
-
-
-def edge_tree(edges: list[Edge], values: list[float], examples: int = 1, draws: int = 12, spread: float = 0.001):
-    """Edges with these indirect effects, which vary a little from draw to draw."""
-    tree = random_tree(examples=examples, nus=(5.0,), layers=3, draws=draws)
-    tree.attrs["layers"] = 3
-    noise = np.random.default_rng(1).normal(0, spread, (examples, 1, draws, len(edges)))
-    noise -= noise.mean((0, 2), keepdims=True)
-    corrupted = tree["corrupted"].probability.values[..., None]
-    return with_list(tree, "edges", edges, corrupted + np.array(values) + noise * (np.array(values) != 0))
-
-
-def of_text(*given: Any) -> Site:
-    return Site("question_encoder", *given)
-
-
-EDGES = [
-    Edge(of_text("crossattention_out", 0, 2), of_text("attention_out", 1, 3), "value"),
-    Edge(of_text("crossattention_out", 0, 2), of_text("attention_out", 1, 3), "key"),
-    Edge(of_text("attention_head", 0, 3, 1), of_text("mlp_out", 2, 3), "mlp"),
-    Edge([Site("image_encoder", layer=1, token=k) for k in (1, 2, 5, 6)],
-         of_text("crossattention_head", 0, 2, 0), "value"),
-    Edge(of_text("block", 2, 3), Site("answer_decoder", "crossattention_out", 1, 0), "value"),
-    Edge(of_text("mlp_out", 0, 1), of_text("attention_out", 1, 1), "query"),
-]  # fmt: skip
-VALUES = [0.3, -0.2, 0.1, 0.05, 0.0, 0.02]
 
 
 def arrows(figure) -> dict[str, FancyArrowPatch]:
@@ -113,18 +67,38 @@ def test_of_several_examples_the_mean_and_how_many():
     said = " ".join(texts(figure).split())
     assert "mean of 3 examples" in said and "at least 2" in said and "replaced by the mean" in said
     wanted = effects.knock_out_effect(tree).probability.mean("example").values.reshape(3, -1).T
-    np.testing.assert_allclose(panels(figure)["all"], wanted)
+    np.testing.assert_allclose(mesh_of(figure.axes[0])[0], wanted)
     alone = plot.knock_outs(tree, example="example-1")
     one = effects.knock_out_effect(tree).probability.sel(example="example-1").values.reshape(3, -1).T
-    np.testing.assert_allclose(panels(alone)["all"], one)
+    np.testing.assert_allclose(mesh_of(alone.axes[0])[0], one)
     assert "mean of" not in texts(alone) and "→" in texts(alone)
+
+
+def test_of_enough_examples_cells_whose_interval_includes_0_are_hatched():
+    tree, cells = cut_tree(knock_outs("question_to_answer", "roles", "all"), examples=9)
+    tree["clean"].probability.values[...] = tree["knock_outs"].probability.values.mean(1) + 0.05
+    figure = render(plot.knock_outs(tree))
+    found = effects.interval(effects.knock_out_effect(tree).probability)
+    crossing = ((found.low <= 0) & (found.high >= 0)).values
+    assert crossing.any() and len(crossing) == len(cells)
+    assert marked(figure.axes[0], "hatched").sum() == crossing.sum()
+    assert "95 % interval over examples includes 0" in legend_of(figure)
+    assert "no intervals" in legend_of(plot.knock_outs(tree, example="example-0")).lower()
+
+
+def test_a_panel_for_each_target_takes_no_axes_and_a_single_one_does():
+    axes = Figure().subplots()
+    with pytest.raises(NnblipError, match="of 6 targets, a panel each"):
+        plot.knock_outs(cut_tree(knock_outs("image_to_question", 2, "each"))[0], ax=axes)
+    plot.knock_outs(cut_tree(knock_outs("question_to_answer", "each", "all"))[0], ax=axes)
+    assert plot.caption(axes).startswith("What P(answer = “red”) loses when question to answer edges")
 
 
 def test_edges_that_the_decoder_lacks_are_grey():
     tree, _ = cut_tree(knock_outs("answer_to_answer", "each", "each"))
     figure = render(plot.knock_outs(tree))
     later = panels(figure)["[DEC]  0"]
-    assert np.isnan(later[1]).all() and np.isfinite(later[0]).all() and "grey: no value" in texts(figure)
+    assert np.isnan(later[1]).all() and np.isfinite(later[0]).all() and "no value" in texts(figure)
 
 
 def test_knock_outs_that_are_not_clear_are_refused():
@@ -163,7 +137,7 @@ def test_the_strongest_edges_are_arrows_as_wide_as_their_effects():
         str(edge) for edge, value in zip(EDGES, VALUES, strict=True) if value
     }
     said = " ".join(texts(plot.circuit(tree, n=3)).split())
-    assert "3 strongest of 5 edges with an effect, of 6 traced" in said and "mean of 12 draws" in said
+    assert "3 strongest of 5 edges with an effect, of 6 traced" in said and "12 draws" in said
     assert "strongest +0.3" in said and "strongest −0.2" in said
 
 
@@ -180,7 +154,7 @@ def test_components_go_right_layers_up_and_tokens_are_named():
     said = texts(figure)
     assert "is\n2" in said and "the\n3" in said and "[DEC]\n0" in said
     assert "rows 0–1\ncolumns 0–1" in said and "h0" in said and "h1" in said
-    assert all(word in said for word in ("to value", "to key", "to mlp", "answer\ndecoder"))
+    assert all(word in said for word in ("to value", "to key", "to mlp", "answer"))
     tree = edge_tree(edges, [0.3, 0.2, 0.1, 0.1, 0.1])
     bare = tree.drop_nodes(["question_encoder", "answer_decoder"])
     assert "is\n2" not in texts(plot.circuit(bare)) and "2" in x_labels(plot.circuit(bare).axes[0])
@@ -197,6 +171,9 @@ def test_only_edges_whose_interval_excludes_0():
     assert {str(EDGES[0]), str(EDGES[1])} <= sure < {str(edge) for edge in EDGES}
     figure = render(plot.circuit(tree, interval=0.95))
     assert set(arrows(figure)) == sure and "95 % interval excludes 0" in " ".join(texts(figure).split())
+    pale = arrows(plot.circuit(tree, n=None))
+    assert {name for name, arrow in pale.items() if arrow.get_alpha() > 0.5} == sure < set(pale)
+    assert "95 % interval over draws includes 0" in texts(plot.circuit(tree, n=None))
     few = render(plot.circuit(edge_tree(EDGES, VALUES, draws=4), interval=0.95))
     assert not arrows(few) and "too few draws: at least 10" in texts(few)
     over = plot.circuit(edge_tree(EDGES, VALUES, examples=9, draws=2), interval=0.9)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers.figures import ONE, render, texts, x_labels, y_labels
+from helpers.figures import ONE, all_inside, bar_of, legend_of, marked, mesh_of, render, texts, x_labels, y_labels
 from helpers.trees import ANSWERS, QUESTIONS, random_tree, set_probability
 from matplotlib.text import Text
 
@@ -11,9 +11,7 @@ from nnblip.errors import NnblipError
 
 
 def cells(figure):
-    mesh = figure.axes[0].collections[0]
-    rows, columns = len(figure.axes[0].get_yticks()), len(figure.axes[0].get_xticks())
-    return mesh.get_array().filled(np.nan).reshape(rows, columns)
+    return mesh_of(figure.axes[0])[0]
 
 
 @pytest.mark.slow
@@ -21,7 +19,7 @@ def cells(figure):
 @pytest.mark.parametrize("component", ["question_encoder", "answer_decoder"])
 @pytest.mark.parametrize("layers", [2, 12, 24])
 def test_every_layer_is_labelled_from_0(component, value, layers):
-    figure = render(plot.heatmap(random_tree(layers=layers), component, value=value, **ONE))
+    figure = render(plot.heatmap(random_tree(layers=layers), component, value=value, width=plot.DOUBLE, **ONE))
     axes = figure.axes[0]
     assert x_labels(axes) == [str(layer) for layer in range(layers)]
     np.testing.assert_array_equal(axes.get_xticks(), np.arange(layers) + 0.5)
@@ -56,13 +54,12 @@ def test_cells_are_means_over_draws_at_their_place():
 
 def test_probability_has_one_bar_with_clean_and_corrupted_marked():
     tree = random_tree(layers=3)
-    figure = render(plot.heatmap(tree, "question_encoder", **ONE))
-    assert len(figure.axes) == 2
-    bar = figure.axes[1]
-    assert bar.get_ylabel() == "P(answer = “red”)"
+    figure = render(plot.heatmap(tree, "question_encoder", value="probability", **ONE))
+    bar = bar_of(figure.axes[0])
+    assert bar.get_xlabel() == "P(answer = “red”)"
     clean = float(tree["clean"].to_dataset().probability[0])
     corrupted = float(tree["corrupted"].to_dataset().probability.sel(**ONE).mean())
-    marks = {mark.get_text(): mark.xy[1] for mark in bar.texts}
+    marks = {mark.get_text(): mark.xy[0] for mark in bar.texts}
     assert set(marks) == {f"clean {clean:.3f}", f"corrupted {corrupted:.3f}"}
     norm = figure.axes[0].collections[0].norm
     assert norm.vmin <= corrupted < clean <= norm.vmax
@@ -73,12 +70,13 @@ def test_probability_has_one_bar_with_clean_and_corrupted_marked():
 
 def test_marks_that_would_overlap_are_moved_apart():
     tree = set_probability(random_tree(layers=3), clean=0.897, corrupted=0.8969)
-    figure = render(plot.heatmap(tree, "answer_decoder", **ONE))
-    clean, corrupted = (
-        next(mark for mark in figure.axes[1].texts if mark.get_text().startswith(name))
-        for name in ("clean 0.8970", "corrupted 0.8969")
+    figure = render(plot.heatmap(tree, "answer_decoder", value="probability", **ONE))
+    corrupted, clean = (
+        next(mark for mark in bar_of(figure.axes[0]).texts if mark.get_text().startswith(name))
+        for name in ("corrupted 0.8969", "clean 0.8970")
     )
-    assert clean.get_window_extent().y0 >= corrupted.get_window_extent().y0 + 8 * figure.dpi / 72  # a line
+    assert Text.get_window_extent(clean).x0 >= Text.get_window_extent(corrupted).x1
+    all_inside(figure)
 
 
 @pytest.mark.parametrize("value", ["indirect_effect", "relevance"])
@@ -87,8 +85,8 @@ def test_effects_have_colours_centred_at_0(value):
     norm = figure.axes[0].collections[0].norm
     assert norm.vmin == -norm.vmax
     assert norm.vmax == pytest.approx(np.nanmax(np.abs(cells(figure))))
-    assert value.replace("_", " ") in figure.axes[1].get_ylabel()
-    assert "“red”" in figure.axes[1].get_ylabel()
+    label = " ".join(bar_of(figure.axes[0]).get_xlabel().split())
+    assert value.replace("_", " ") in label and "“red”" in label
 
 
 def test_no_effect_looks_like_none():
@@ -132,7 +130,7 @@ def test_states_without_a_value_are_grey_and_said():
     tree["question_encoder"]["probability"].values[..., 1, 0, :] = np.nan
     figure = render(plot.heatmap(tree, "question_encoder", kind="crossattention", **ONE))
     assert np.isnan(cells(figure)[:, 0]).all() and np.isfinite(cells(figure)[:, 1:]).all()
-    assert "grey: no value" in texts(figure)
+    assert "no value" in texts(figure)
     tree["question_encoder"]["probability"].values[..., 1, :, :] = np.nan
     assert "not traced" in texts(render(plot.heatmap(tree, "question_encoder", kind="crossattention", **ONE)))
 
@@ -145,11 +143,8 @@ def test_dollars_and_long_questions_are_text():
     )
     tree["question_encoder"]["token_text"].values[0, 3] = "$_$"
     figure = render(plot.heatmap(tree, "question_encoder", **ONE))
-    assert r"$\bad$ in $dollars" in texts(figure) and "$_$  3" in texts(figure)
-    for text in figure.findobj(lambda artist: isinstance(artist, Text) and "$" in artist.get_text()):
-        box = text.get_window_extent()
-        assert figure.bbox.containsx(box.x0) and figure.bbox.containsx(box.x1)
-        assert figure.bbox.containsy(box.y0) and figure.bbox.containsy(box.y1)
+    assert r"$\bad$ in $dollars" in legend_of(figure) and "$_$  3" in texts(figure)
+    all_inside(figure)
 
 
 def test_hundreds_of_patches_fit():
@@ -159,8 +154,9 @@ def test_hundreds_of_patches_fit():
     tree["image_encoder"] = type(tree)(patches)
     figure = render(plot.heatmap(tree, "image_encoder"))
     assert figure.get_size_inches()[1] < 10
-    assert len(figure.axes[0].get_yticks()) <= 60
-    assert y_labels(figure.axes[0])[:2] == ["0", "10"]
+    assert len(figure.axes[0].get_yticks()) <= 80
+    step = int(y_labels(figure.axes[0])[1])
+    assert y_labels(figure.axes[0])[:3] == ["0", str(step), str(2 * step)]
 
 
 @pytest.mark.parametrize(
@@ -172,7 +168,13 @@ def test_hundreds_of_patches_fit():
         ({"value": "relevence"}, "did you mean 'relevance'"),
         ({"nu": None}, "2 values of nu: 1, 5"),
         ({"nu": 6}, "did you mean 5.0"),
-        ({"example": None}, "3 values of example: 'example-0'"),
+        ({"example": None}, "a mean over positions would mix different words"),
+        ({"limit": 0.01}, "at least the largest value"),
+        ({"limit": 1, "value": "probability"}, "limit is given, of a map of probabilities"),
+        ({"variable": "logit"}, "variable 'logit' is unknown"),
+        ({"style": "papper"}, "did you mean 'paper'"),
+        ({"width": 1}, "inches, 2.5 to 40"),
+        ({"ax": 3}, "expected Axes of matplotlib"),
         ({"example": "exampel-0"}, "did you mean 'example-0'"),
         ({"threshold": 0, "value": "relevance"}, "a positive number"),
     ],
@@ -197,3 +199,115 @@ def test_a_noised_run_is_not_called_restored():
     assert "block restored" in texts(plot.heatmap(tree, "question_encoder", **ONE))
     tree.attrs["direction"] = "noising"
     assert "block damaged" in texts(plot.heatmap(tree, "question_encoder", **ONE))
+
+
+# ---- what is marked ----------------------------------------------------------------------------
+
+
+def crossing(tree, name, **where):
+    found = effects.interval(tree, "indirect_effect")[name].to_dataset().sel(**where).squeeze()
+    found = found.transpose("token", "layer")
+    return (found.low <= 0).values & (found.high >= 0).values
+
+
+def test_cells_whose_interval_includes_0_are_hatched_and_no_others():
+    tree = random_tree(examples=1, nus=(5.0,), draws=12, layers=5, corrupted=(0.1, 0.5))
+    tree["question_encoder"].probability.values[..., :2, :] = tree["corrupted"].probability.values[
+        ..., None, None, None
+    ]
+    tree["question_encoder"].probability.values[..., :2, :] += np.random.default_rng(0).normal(
+        0.1, 0.1, (1, 1, 12, 2, 2, 13)
+    )
+    wanted = crossing(tree, "question_encoder", kind="block")
+    assert 5 < wanted.sum() < wanted.size - 5
+    for value in plot.VALUES:
+        figure = plot.heatmap(tree, "question_encoder", value=value)
+        np.testing.assert_array_equal(marked(figure.axes[0], "hatched"), wanted)
+        assert "95 % interval over draws includes 0" in legend_of(render(figure))
+        assert "Hatched: cells of which the 95 % interval" in plot.caption(figure)
+    wider = marked(plot.heatmap(tree, "question_encoder", level=0.999).axes[0], "hatched")
+    assert wider.sum() > wanted.sum() and wider[wanted].all()
+
+
+def test_too_few_draws_are_said_and_nothing_is_hatched():
+    figure = render(plot.heatmap(random_tree(examples=1, nus=(5.0,), draws=9, layers=2), "question_encoder"))
+    assert not marked(figure.axes[0], "hatched").any()
+    assert "No intervals: too few draws: at least 10" in legend_of(figure)
+    assert "too few draws" in plot.caption(figure)
+
+
+def test_what_restores_by_construction_is_framed_and_named():
+    tree = random_tree(layers=3)
+    tree.attrs["layers"] = 3
+    figure = render(plot.heatmap(tree, "answer_decoder", **ONE))  # an answer of one token
+    np.testing.assert_array_equal(marked(figure.axes[0], "framed"), [[False, False, True]])
+    assert "restores by construction" in legend_of(figure) and "Framed" in plot.caption(figure)
+    several = plot.heatmap(tree, "answer_decoder", nu=5, example="example-1")
+    assert not marked(several.axes[0], "framed").any() and "construction" not in texts(several)
+    both = plot.heatmap(tree, "question_encoder", kind="crossattention", **ONE)  # which is the block
+    assert marked(both.axes[0], "framed").all()
+
+
+def test_a_mean_over_examples_of_equal_layout_has_intervals_over_examples():
+    tree = random_tree(examples=27, nus=(5.0,), layers=4, corrupted=(0.1, 0.9)).isel(example=slice(0, None, 3))
+    figure = render(plot.heatmap(tree, "question_encoder", kind="crossattention"))
+    effect = effects.indirect_effect(tree)["question_encoder"].probability.sel(kind="crossattention")
+    wanted = effect.mean(("example", "draw")).squeeze().transpose("token", "layer")
+    np.testing.assert_allclose(cells(figure), wanted)
+    np.testing.assert_array_equal(
+        marked(figure.axes[0], "hatched"), crossing(tree, "question_encoder", kind="crossattention")
+    )
+    said = legend_of(figure)
+    assert (
+        "mean of 9 examples" in said
+        and "interval over examples" in said
+        and "Mean over 9 examples" in plot.caption(figure)
+    )
+    assert y_labels(figure.axes[0])[3] == "the  3"
+    tree["question_encoder"].token_text.values[0, 3] = "a"
+    assert y_labels(plot.heatmap(tree, "question_encoder").axes[0])[3] == "2 words  3"
+
+
+def test_other_variables_and_a_common_scale():
+    tree = random_tree(layers=3)
+    figure = plot.heatmap(tree, "question_encoder", variable="logit_difference", **ONE)
+    wanted = effects.indirect_effect(tree)["question_encoder"].logit_difference.sel(kind="block", **ONE).mean("draw")
+    np.testing.assert_allclose(cells(figure), wanted.transpose("token", "layer"))
+    assert bar_of(figure.axes[0]).get_xlabel() == "indirect effect on logit difference"
+    figure = plot.heatmap(tree, "answer_decoder", limit=2.0, **ONE)
+    assert mesh_of(figure.axes[0])[1].vmax == 2.0
+
+
+def test_the_papers_style_is_probability_in_purple_and_red():
+    tree = random_tree(layers=3)
+    for component, colours in (("question_encoder", "Purples"), ("answer_decoder", "Reds")):
+        figure = plot.heatmap(tree, component, style="paper", **ONE)
+        wanted = tree[component].probability.sel(kind="block", **ONE).mean("draw").transpose("token", "layer")
+        np.testing.assert_allclose(cells(figure), wanted.dropna("token", how="all"))
+        assert figure.axes[0].collections[0].get_cmap().name == colours
+    assert plot.heatmap(tree, "answer_decoder", **ONE).axes[0].collections[0].get_cmap().name == "RdBu_r"
+
+
+def test_heads_at_a_token_are_hatched_and_the_best_are_not():
+    tree = random_tree(examples=1, nus=(5.0,), draws=12, layers=3, kinds=("attention_head",), corrupted=(0.1, 0.9))
+    node = tree["question_encoder"].to_dataset(inherit=False)
+    parts = [node, node.assign({name: 1 - node[name] for name in node.data_vars})]
+    import xarray as xr
+
+    both = xr.concat(parts, "head").assign_coords(head=[0, 1])
+    tree["question_encoder_heads"] = type(tree)(
+        both.transpose("example", "nu", "draw", "kind", "layer", "head", "token")
+    )
+    tree = tree.drop_nodes(["question_encoder", "answer_decoder"])
+    effect = effects.indirect_effect(tree)["question_encoder_heads"].probability.squeeze().mean("draw")
+    best = plot.heads(tree, "question_encoder")
+    np.testing.assert_allclose(cells(best), effect.max("token").transpose("head", "layer"))
+    assert not marked(best.axes[0], "hatched").any() and "largest of several" in legend_of(render(best))
+    one = plot.heads(tree, "question_encoder", token=4)
+    np.testing.assert_allclose(cells(one), effect.sel(token=4).transpose("head", "layer"))
+    found = effects.interval(tree)["question_encoder_heads"].to_dataset().squeeze().sel(token=4)
+    wanted = ((found.low <= 0) & (found.high >= 0)).transpose("head", "layer").values
+    assert wanted.any()
+    np.testing.assert_array_equal(marked(one.axes[0], "hatched"), wanted)
+    with pytest.raises(NnblipError, match="token 99 is not in"):
+        plot.heads(tree, "question_encoder", token=99)
