@@ -12,7 +12,7 @@ from nnblip.effects import reading
 from nnblip.errors import ResultError, one_of, visible
 from nnblip.examples import ImageLike
 from nnblip.plot import words
-from nnblip.plot.canvas import DOUBLE, LINE, SMALL, TEXT, Figure, inches, put_caption, width_of
+from nnblip.plot.canvas import DOUBLE, LINE, SMALL, TEXT, Figure, inches, put_caption, shortened, width_of
 from nnblip.plot.cells import layout_of
 from nnblip.plot.curves import LEFT, gamma
 from nnblip.plot.fading import photograph, show
@@ -160,37 +160,54 @@ def _said(at: xr.Dataset) -> str:
     return said.replace("-", "−")
 
 
-def _table(page: Page, tree: xr.DataTree, clean: xr.Dataset, answer: str, width: float) -> None:
+def _rows(tree: xr.DataTree, clean: xr.Dataset, totals: xr.Dataset) -> list[list[str]]:
     """What each ν takes from the answer, and what the model says then."""
     said = tree["corrupted"].coords.get("said")
     asked = said is not None
-    columns = ["ν", "P(answer)", "total effect", *["says most often"] * asked]
-    at = [0.0, 0.35, 1.0, *[2.2] * asked]
     predicted = visible(words.label_of(tree, clean, "predicted"))
-    rows = [["0", f"{float(clean.probability):.3f}", "", *[predicted] * asked]]
+    rows = [["ν", "P(answer)", "total effect", *["says most often"] * asked]]
+    rows.append(["0", f"{float(clean.probability):.3f}", "", *[predicted] * asked])
     corrupted = reading.over_draws(tree["corrupted"].to_dataset().probability)
-    totals = _interval(tree, "total_effect")
     for nu in np.ravel(tree.coords["nu"].values):
-        here = totals.sel(nu=nu) if "nu" in totals.dims else totals
-        probability = float(corrupted.sel(nu=nu) if "nu" in corrupted.dims else corrupted)
-        words_here = [] if said is None else [reading.most_said(said.sel(nu=nu) if "nu" in said.dims else said)]
-        rows.append([f"{nu:g}", f"{probability:.3f}", _said(here), *words_here])
-    line = 1.7 * SMALL / 72
-    axes = page.axes(width, line * (len(rows) + 1))
+        here, probability, texts = (
+            one if one is None or "nu" not in one.dims else one.sel(nu=nu) for one in (totals, corrupted, said)
+        )
+        rows.append([f"{nu:g}", f"{float(probability):.3f}", _said(here), *[reading.most_said(texts)] * asked])
+    return rows
+
+
+def _columns(rows: list[list[str]]) -> list[float]:
+    """Where each column begins, in inches, and where the last one ends."""
+    bold = 1.12
+    widths = [max(bold * inches(text, SMALL) for text in column) for column in zip(*rows, strict=True)]
+    return np.cumsum([0.0, *(width + 0.12 for width in widths)]).tolist()
+
+
+def _table(page: Page, tree: xr.DataTree, clean: xr.Dataset, answer: str, room: float) -> None:
+    """The table, beside what stands in the row already if there is room for it."""
+    totals = _interval(tree, "total_effect")
+    rows = _rows(tree, clean, totals)
+    starts = _columns(rows)
+    if starts[-1] > room:
+        page.next_row()
+        room = page.room
+    axes = page.axes(room, 1.7 * SMALL / 72 * len(rows))
     axes.set_axis_off()
     axes.set_title(page.letter("the answer, clean and damaged"), fontsize=TEXT, loc="left", pad=5)
-    for number, row in enumerate([columns, *rows]):
-        y = 1 - (number + 0.6) / (len(rows) + 1)
-        for x, text in zip(at, row, strict=True):
-            axes.text(x / width, y, text, fontsize=SMALL, va="center", transform=axes.transAxes,
+    for number, row in enumerate(rows):
+        y = 1 - (number + 0.6) / len(rows)
+        for x, text in zip(starts, row, strict=False):
+            text = shortened(text, room - x)
+            axes.text(x / room, y, text, fontsize=SMALL, va="center", transform=axes.transAxes,
                       weight="bold" if number == 0 else "normal")  # fmt: skip
-    axes.plot([0, 1], [1 - 1.05 / (len(rows) + 1)] * 2, color="0.6", linewidth=0.6, transform=axes.transAxes)
+    axes.plot([0, min(1, starts[-1] / room)], [1 - 1.05 / len(rows)] * 2, color="0.6", linewidth=0.6,
+              transform=axes.transAxes)  # fmt: skip
     reasons = sorted({str(one) for one in np.ravel(totals["reason"].values)} - {""})
     unsaid = f" No interval: {'; '.join(reasons)}." if reasons else ""
     put_caption(
         axes,
         [f"P(answer = “{visible(answer)}”) and total effect, in brackets 95 % intervals over draws.{unsaid}",
-         "What the model says most often, of the draws in which it was asked." * asked,
+         "What the model says most often, of the draws in which it was asked." * (len(rows[0]) > 3),
          *(one for one in words.run_sentences(tree, clean, None) if not one.startswith("Each state"))],
         words.provenance(tree),
     )  # fmt: skip
