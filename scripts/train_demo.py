@@ -18,7 +18,6 @@ not been stopped.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import math
 import time
