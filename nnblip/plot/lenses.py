@@ -55,9 +55,9 @@ def lens(
     said = [visible(text) for text in decoder["said"].values.tolist()]
     wide = width_of(width, COLUMN, ax)
     panel = Panel(ax, wide, LEFT, min(0.5 * wide, 2.4))
-    none = np.full(len(layers), np.nan)
-    banded(panel.axes, layers, decoder[variable].values, none, none, LINES[0])
-    banded(panel.axes, layers, of_answer.values, none, none, LINES[1])
+    for values, style in zip((decoder[variable], of_answer), LINES, strict=False):
+        none = xr.full_like(values, np.nan)  # one run each: no interval
+        banded(panel.axes, layers, xr.Dataset({"value": values, "low": none, "high": none}), style)
     question, answer = (visible(words.label_of(tree, decoder, name)) for name in ("question", "answer"))
     line_axes(panel.axes, words.target_of(tree, decoder, variable))
     labels = [f"{layer}  {text}" for layer, text in zip(layers, said, strict=True)]

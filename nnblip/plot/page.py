@@ -97,7 +97,7 @@ class Page:
 
     def _reach(self, row: list[Axes]) -> tuple[float, float]:
         """Inches above the upper edges of a row of Axes, and below these edges."""
-        renderer = FigureCanvasAgg(self.figure).get_renderer()  # type: ignore[no-untyped-call]
+        renderer = FigureCanvasAgg(self.figure).get_renderer()
         above = below = 0.0
         for axes in row:
             box, inner = axes.get_tightbbox(renderer), axes.get_window_extent(renderer)
