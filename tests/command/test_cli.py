@@ -68,8 +68,9 @@ def test_without_arguments_a_bundled_scene_is_traced(tmp_path, capsys):
 
 
 def tables(printed):
-    """The lines of tables: those of several columns."""
-    return [line.rstrip() for line in printed.splitlines() if "  " in line.strip()]
+    """The lines of tables: those of several columns, behind the sentences and before what was written."""
+    lines = printed.partition("\nMeans of")[2].partition("\nWrote ")[0].splitlines()
+    return [line.rstrip() for line in lines if "  " in line.strip()]
 
 
 @pytest.mark.slow
