@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from nnblip.tracing.attribution import attribution_trace
     from nnblip.tracing.jobs import Job
     from nnblip.tracing.lens import lens
+    from nnblip.tracing.pointing import pointing
     from nnblip.tracing.trace import causal_trace
     from nnblip.version import __version__ as __version__
 
@@ -56,6 +57,7 @@ _NAMES = {
     "planted": "plants",
     "lens": "tracing.lens",
     "open": "results",
+    "pointing": "tracing.pointing",
     "relevance": "effects",
     "sweep": "sweeps.sweep",
     "total_effect": "effects",
@@ -65,8 +67,8 @@ _ORIGINALS = {"open": "open_result"}
 __all__ = [
     "BlipVQA", "Edge", "Example", "Job", "NnblipError", "NnblipWarning", "RemoteError", "Site", "attention",
     "attribution_trace", "causal_trace", "datasets", "demo", "diagnose", "effects", "gamma", "indirect_effect",
-    "knock_out", "lens", "noise", "open", "planted", "plot", "relevance", "report", "results", "save", "sites", "sweep",
-    "total_effect",
+    "knock_out", "lens", "noise", "open", "planted", "plot", "pointing", "relevance", "report", "results", "save", "sites",
+    "sweep", "total_effect",
 ]  # fmt: skip
 
 

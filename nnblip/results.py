@@ -65,7 +65,7 @@ OWN_NAMES = {
     *EXAMPLE_COORDS, "draws", "status", "error", "token_text", "role", *VARIABLES, *HEADS_DIMS, *LISTS.values(), "site",
     "noise", NOISE_SETTING,
     *DIMS, *DAMAGE, *RELIABILITY, "check", *LISTS, *COMPONENTS, *(name + HEADS_NODE for name in COMPONENTS),
-    "decoder_lens", "logit_lens", "zarr.json",
+    "decoder_lens", "logit_lens", "said", "zarr.json",
 }  # fmt: skip
 #: Letters of the longest name of a field: file systems take 255 bytes, and a letter may have 4.
 LONGEST_NAME = 60
@@ -271,6 +271,8 @@ def check(tree: xr.DataTree) -> xr.DataTree:
         raise ResultError(
             f"schema_version is {version!r}, this nnblip knows 1 to {SCHEMA_VERSION}: open it with a later nnblip"
         )
+    if "reading" in tree.attrs:
+        return _check_reading(tree)
     shapes: dict[str, tuple[str, ...]] = dict(LISTS_DIMS)
     for component in COMPONENTS:
         shapes |= {component: COMPONENT_DIMS, component + HEADS_NODE: HEADS_DIMS}
@@ -285,6 +287,22 @@ def check(tree: xr.DataTree) -> xr.DataTree:
                 raise ResultError(f"/{node} of the result has no variable {name!r}")
             if tree[node][name].dims != dims:
                 raise ResultError(f"/{node}/{name} has dimensions {tree[node][name].dims}, expected {dims}")
+    return tree
+
+
+#: What results of reading beside patching have in every node with numbers: `nnblip.attention`, `nnblip.lens`.
+READINGS = {"attention": "attention", "lens": "probability"}
+
+
+def _check_reading(tree: xr.DataTree) -> xr.DataTree:
+    """A result of reading has no clean and corrupted run, but the attribute `reading` that says what was read."""
+    variable = READINGS.get(tree.attrs["reading"])
+    nodes = [node for node in tree.subtree if node.data_vars]
+    if variable is None or not nodes:
+        raise ResultError(f"reading is {tree.attrs['reading']!r}: expected one of {', '.join(READINGS)}, with numbers")
+    for node in nodes:
+        if variable not in node.data_vars:
+            raise ResultError(f"{node.path} of the result has no variable {variable!r}")
     return tree
 
 

@@ -18,7 +18,6 @@ not been stopped.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import math
 import time
@@ -501,23 +500,18 @@ def write_card(folder: Path) -> None:
 
 
 def draw_example(model: Any, path: Path) -> None:
-    """The picture of the README: a bundled scene beside its two heatmaps."""
+    """The picture of the README: the summary that scripts/demo draws, as large as a page shows it."""
     import nnblip
+    from nnblip.command.said import with_said
+    from nnblip.command.trace import SCENE
+    from nnblip.passes.settings import Settings
 
-    example = nnblip.demo.examples()[0]
-    tree = nnblip.causal_trace(model, [example], nu=5.0, draws=10)
-    parts = [Image.open(str(example.image)).resize((640, 640), Image.Resampling.NEAREST)]
-    for component in ("question_encoder", "answer_decoder"):
-        memory = io.BytesIO()
-        nnblip.plot.heatmap(tree, component).savefig(memory, dpi=150)
-        parts.append(Image.open(memory).convert("RGB"))
-    height, gap = max(part.height for part in parts), 40
-    sheet = Image.new("RGB", (sum(part.width + gap for part in parts), height), "white")
-    left = gap // 2
-    for part in parts:
-        sheet.paste(part, (left, (height - part.height) // 2))
-        left += part.width + gap
-    sheet.save(path, optimize=True)
+    example = nnblip.demo.examples()[SCENE]
+    asked = dict(nu=(0.3, 0.4, 0.5), draws=20, noise="shuffle", noise_at="patch_embeds")
+    tree = with_said(model, example, Settings.of(**asked), nnblip.causal_trace(model, [example], **asked))
+    looks = nnblip.attention(model, [example], ["question_encoder"], kinds=["crossattention"])
+    figure = nnblip.plot.summary(tree, nnblip.pointing(model, [example]), looks, example.image, nu=0.5)
+    figure.savefig(path, dpi=150)
 
 
 def main() -> None:

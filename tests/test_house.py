@@ -40,7 +40,7 @@ def test_every_test_that_the_page_of_promises_names_exists():
         ),
         ("effects/numbers.py", "from nnblip.effects import shares"),
         ("passes/plan.py", "import nnsight"),
-        ("plot/common.py", "import torch"),
+        ("plot/words.py", "import torch"),
     ],
     ids=["upward, in a function", "upward, for a type", "a circle in a folder", "nnsight", "torch"],
 )

@@ -13,9 +13,9 @@ from rich.text import Text
 
 from nnblip import effects
 from nnblip.diagnosis import Findings, diagnose
-from nnblip.effects.reading import spoken
+from nnblip.effects.reading import most_said, restored_names, spoken
 from nnblip.errors import visible
-from nnblip.sites import HEADS_NODE
+from nnblip.sites import HEADS_NODE, KNOCK_OUTS_NODE, LISTS
 
 if TYPE_CHECKING:
     from nnblip.sweeps.sweep import Report
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 #: A diagnosis has all numbers of a result in memory, some of them several times.
 READ_BYTES = 2**30
+#: Where there is no terminal; the tables need no more.
+COLUMNS = 80
+#: Rows of a table of the strongest.
+LONGEST = 10
 COLOURS = {"severe": "bold red", "warning": "yellow", "note": "dim"}
 
 
@@ -34,38 +38,73 @@ def trace(tree: xr.DataTree, found: Findings, image: str, shown: float) -> None:
     clean = float(tree["clean"].probability[0])
     question, answer = (visible(tree[name].item()) for name in ("question", "answer"))
     totals = _intervals(tree, "total_effect")["corrupted"].to_dataset().isel(example=0)
-    sites, cells = effects.strongest(tree, 10, nu=shown), _intervals(tree.sel(nu=shown), "indirect_effect")
-    restored = [_bounds(_at(cells, site)) for site in sites]
+    maps = [name for name in restored_names(tree) if name not in LISTS]
+    sites = effects.strongest(tree, LONGEST, nu=shown) if maps else []
+    cells = _intervals(tree.sel(nu=shown), "indirect_effect") if maps else tree
     at = totals.sel(nu=shown)
     console.print(Text.assemble((question, "bold"), f"  ({visible(image)})\n"), soft_wrap=True)
     console.print(Text.assemble("The answer is ", (answer, "bold"), f", with probability {clean:.4f}."))
     console.print(f"Noise of ν = {shown:g} takes {_bounds(at, '')} from it.", soft_wrap=True)
     if sites:
-        console.print(
-            f"Restoring {_spoken(sites[0])} alone gives {_bounds(_at(cells, sites[0]), '')} back.", soft_wrap=True
-        )
+        noising = tree.attrs.get("direction") == "noising"
+        did, does, to = ("Damaging", "takes", "from it") if noising else ("Restoring", "gives", "back")
+        told = f"{did} {_spoken(sites[0])} alone {does} {_bounds(_at(cells, sites[0]), '')} {to}."
+        console.print(told, soft_wrap=True)
     draws = _counted(tree.sizes["draw"], "draw")
     console.print()
     _list(console, found)
     console.print(f"\nMeans of {draws} of the noise{_in_brackets(totals, 'draws')}.\n", soft_wrap=True)
 
-    ladder = Table("ν", "clean", "corrupted", "total effect", box=None)
+    said = tree["corrupted"].coords.get("said")
+    ladder = _table("ν", "clean", "corrupted", "total effect", *["says when damaged"] * (said is not None))
     for nu in tree.nu.values:
         corrupted = float(tree["corrupted"].probability.sel(nu=nu).mean())
-        ladder.add_row(f"{nu:g}", f"{clean:.4f}", f"{corrupted:.4f}", _bounds(totals.sel(nu=nu)))
+        numbers = [f"{nu:g}", f"{clean:.4f}", f"{corrupted:.4f}", _bounds(totals.sel(nu=nu))]
+        ladder.add_row(*numbers, *[] if said is None else [most_said(said.sel(nu=nu))])
     console.print(ladder)
+    if sites:
+        _strongest(console, tree, cells, sites, shown)
+    for node, dim in LISTS.items():
+        if node in tree.children:
+            _listed(console, tree, node, dim, shown)
 
-    where = ["layer", *["head"] * any(site.head is not None for site in sites), "token"]
-    strongest = Table("component", "kind", *where, "restored", "indirect effect", "relevance", box=None)
-    for site, bounds in zip(sites, restored, strict=True):
-        token = f"{site.token} {site.token_text}"
-        numbers = [f"{site.probability:.4f}", bounds, f"{site.relevance:.3f}"]
-        head = ["" if site.head is None else str(site.head)] * (len(where) > 2)
-        strongest.add_row(site.component, site.kind, str(site.layer), *head, token, *numbers)
+
+def _strongest(
+    console: Console, tree: xr.DataTree, cells: xr.DataTree, sites: list[effects.SiteEffect], shown: float
+) -> None:
+    """The sites of maps, in 80 columns: kinds and heads have a column where there are several."""
+    kinds = sorted({site.kind for site in sites})
+    heads = any(site.head is not None for site in sites)
+    table = _table(
+        "component", *["kind"] * (len(kinds) > 1), "layer", *["head"] * heads, "token", "indirect effect", "relevance"
+    )
+    for site in sites:
+        where = [site.component, *[site.kind] * (len(kinds) > 1), str(site.layer)]
+        where += [*["" if site.head is None else str(site.head)] * heads, f"{site.token} {site.token_text}"]
+        table.add_row(*where, _bounds(_at(cells, site), digits=3), f"{site.relevance:.3f}")
     given = sum(int(node["structural"].sum()) for node in effects.structural(tree).children.values())
     left_out = f" (not counting {_counted(given, 'cell')} that would restore by construction)" * (given > 0)
-    console.print(f"\nStrongest states at ν = {shown:g}{left_out}")
-    console.print(strongest)
+    console.print(f"\nStrongest states, {' and '.join(kinds)}, at ν = {shown:g}{left_out}", soft_wrap=True)
+    console.print(table)
+
+
+def _listed(console: Console, tree: xr.DataTree, node: str, dim: str, shown: float) -> None:
+    """The ten strongest of the cells, edges or knock-outs that were asked for by name."""
+    if node == KNOCK_OUTS_NODE:
+        effect, found = effects.knock_out_effect(tree).probability.isel(example=0), None
+    else:
+        found = _intervals(tree.sel(nu=shown), "indirect_effect")[node].to_dataset().isel(example=0)
+        given = effects.structural(tree)[node]["structural"].isel(example=0)
+        effect = found["value"].where(~given)
+    known = effect.dropna(dim)
+    order = known.argsort().values[::-1][:LONGEST]
+    what = spoken(dim)
+    table = _table(what, f"effect of a {what}" if found is None else "indirect effect")
+    for name in known[dim].values[order]:
+        at = f"{float(effect.sel({dim: name})):+.3f}" if found is None else _bounds(found.sel({dim: name}), digits=3)
+        table.add_row(str(name), at)
+    console.print(f"\nStrongest of {known.size} {what}s{'' if found is None else f', ν = {shown:g}'}", soft_wrap=True)
+    console.print(table)
 
 
 def sweep(report: Report) -> None:
@@ -80,11 +119,12 @@ def sweep(report: Report) -> None:
             console.print(f"  and {len(several) - 5} more")
     console.print(f"This run: {report.ran} examples, {report.passes} passes, {report.seconds[0]:.1f} s\n")
     found = _intervals(report.tree, "total_effect", by="question_type")["corrupted"].to_dataset()
-    table = Table("question type", "examples", *(f"total effect, ν = {nu:g}" for nu in found.nu.values), box=None)
+    table = _table("question type", "examples", "ν", "total effect")
     for kind in found.question_type.values:
         here = found.sel(question_type=kind)
-        means = [_bounds(here.sel(nu=nu)) for nu in found.nu.values]
-        table.add_row(str(kind) or "-", str(int(here.units.max())), *means)
+        for place, nu in enumerate(here.nu.values):
+            of = ["", ""] if place else [str(kind) or "-", str(int(here.units.max()))]
+            table.add_row(*of, f"{nu:g}", _bounds(here.sel(nu=nu)))
     console.print(f"Means over examples{_in_brackets(found, 'examples')}.")
     console.print(table)
     console.print()
@@ -115,10 +155,16 @@ def _intervals(tree: xr.DataTree, value: str, **settings: Any) -> xr.DataTree:
     return found
 
 
-def _bounds(at: xr.Dataset, sign: str = "+") -> str:
+def _table(*columns: str) -> Table:
+    return Table(*columns, box=None, padding=(0, 2, 0, 0), pad_edge=False)
+
+
+def _bounds(at: xr.Dataset, sign: str = "+", digits: int = 4) -> str:
     """A mean and its interval, of one of the numbers of `effects.interval`."""
     value, low, high = (float(at[name]) for name in ("value", "low", "high"))
-    return f"{value:{sign}.4f}" + ("" if np.isnan(low) else f" [{low:{sign}.4f}, {high:{sign}.4f}]")
+    return f"{value:{sign}.{digits}f}" + (
+        "" if np.isnan(low) else f" [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
+    )
 
 
 def _in_brackets(found: xr.Dataset, units: str) -> str:
@@ -151,4 +197,4 @@ class _Plain(Console):
 
 
 def _console() -> Console:
-    return _Plain(width=None if sys.stdout.isatty() else 120)
+    return _Plain(width=None if sys.stdout.isatty() else COLUMNS)

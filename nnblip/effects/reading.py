@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from nnblip.errors import ResultError, SettingError, one_of
+from nnblip.errors import ResultError, SettingError, one_of, visible
 from nnblip.results import NOISE_SETTING, VARIABLES
 from nnblip.sites import KNOCK_OUTS_NODE
 
@@ -156,6 +156,15 @@ def token_texts(node: xr.Dataset) -> list[str]:
     if "token_text" not in node.coords:
         return [""] * node.sizes["token"]
     return [text if isinstance(text, str) else "" for text in node["token_text"].values.tolist()]
+
+
+def most_said(said: xr.DataArray) -> str:
+    """What a damaged model answers most often, and how often, of draws in which it was asked: "water (7 of 10)"."""
+    every = [text for text in np.ravel(said.values).tolist() if text]
+    if not every:
+        return ""
+    text = max(dict.fromkeys(every), key=every.count)
+    return f"{visible(text)} ({every.count(text)} of {len(every)})"
 
 
 def over_draws(values: xr.DataArray) -> xr.DataArray:

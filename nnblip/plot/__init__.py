@@ -14,12 +14,16 @@ from nnblip.plot.couples import pairs
 from nnblip.plot.curves import gamma
 from nnblip.plot.cuts import knock_outs
 from nnblip.plot.differences import difference
+from nnblip.plot.lenses import lens
+from nnblip.plot.looking import attention
 from nnblip.plot.maps import STYLES, heads, heatmap
 from nnblip.plot.pictures import picture
 from nnblip.plot.sheets import sheet
+from nnblip.plot.summary import summary
 from nnblip.plot.words import VALUES
 
 __all__ = [
-    "COLUMN", "DOUBLE", "FIGURES", "STYLES", "VALUES", "Figure", "caption", "circuit", "difference", "drawable",
-    "gamma", "heads", "heatmap", "knock_outs", "layers", "metadata", "pairs", "picture", "roles", "sheet",
+    "COLUMN", "DOUBLE", "FIGURES", "STYLES", "VALUES", "Figure", "attention", "caption", "circuit", "difference",
+    "drawable", "gamma", "heads", "heatmap", "knock_outs", "layers", "lens", "metadata", "pairs", "picture", "roles",
+    "sheet", "summary",
 ]  # fmt: skip

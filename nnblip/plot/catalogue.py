@@ -15,9 +15,12 @@ from nnblip.plot.circuits import circuit
 from nnblip.plot.couples import has_pairs, pairs
 from nnblip.plot.curves import gamma
 from nnblip.plot.cuts import knock_outs
+from nnblip.plot.lenses import lens
+from nnblip.plot.looking import attention
 from nnblip.plot.maps import heads, heatmap
 from nnblip.plot.pictures import picture
 from nnblip.plot.sheets import sheet
+from nnblip.plot.summary import summary
 from nnblip.sites import CELLS_NODE, COMPONENTS, EDGES_NODE, HEADS_NODE, KNOCK_OUTS_NODE
 
 
@@ -42,17 +45,18 @@ class Kind(NamedTuple):
 
     def components(self, tree: xr.DataTree) -> list[str]:
         """The components of a result that it can be drawn of; [""] if it is of the whole result, [] if it cannot be."""
-        there = [name for name in self.nodes if name in tree.children]
+        there = [name for name in self.nodes if f"/{name}" in tree.groups and tree[name].data_vars]
         if (self.many and tree.sizes.get("example", 1) < 2) or (there and self.fits and not self.fits(tree)):
             return []
         if self.each:
             return [name.removesuffix(HEADS_NODE) for name in there]
-        return [""] if there or (not self.nodes and reading.restored_names(tree)) else []
+        return [""] if there or (not self.nodes and "clean" in tree.children and reading.restored_names(tree)) else []
 
 
 _TEXT = tuple(name for name in COMPONENTS if name != "image_encoder")
 #: Every figure of a result by its name, which is that of the function.
 FIGURES: dict[str, Kind] = {
+    "summary": Kind(summary, "one example on a page: pictures, maps, Γ, what the damage does to the answer", _TEXT),
     "heatmap": Kind(heatmap, "tokens by layers of one component", _TEXT, each=True),
     "heads": Kind(heads, "heads by layers of one component", tuple(n + HEADS_NODE for n in _TEXT), each=True),
     "gamma": Kind(gamma, "Γ over ν, a line per component", COMPONENTS),
@@ -61,6 +65,8 @@ FIGURES: dict[str, Kind] = {
     "sheet": Kind(sheet, "small heatmaps of many examples", _TEXT, each=True, many=True),
     "picture": Kind(picture, "regions of the image on the picture", ("image_encoder",)),
     "pairs": Kind(pairs, "interactions of pairs of states", (CELLS_NODE,), fits=has_pairs),
+    "attention": Kind(attention, "where cross-attention looks, on the picture", (f"{_TEXT[0]}/crossattention",)),
+    "lens": Kind(lens, "the answer's probability after each layer", ("decoder_lens",)),
     "knock_outs": Kind(knock_outs, "what the answer needs of connections", (KNOCK_OUTS_NODE,)),
     "circuit": Kind(circuit, "the strongest edges as arrows", (EDGES_NODE,)),
 }

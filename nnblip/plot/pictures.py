@@ -1,43 +1,36 @@
-"""The regions of the image drawn on the picture."""
+"""Where in the picture: each region as visible as its effect is large."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from numpy.typing import NDArray
+from PIL import Image
 
 from nnblip import effects
+from nnblip.diagnosis.look import UNVARIED
 from nnblip.effects import reading
-from nnblip.errors import InputError, ResultError, SettingError, one_of
-from nnblip.examples import ImageLike, load_image
-from nnblip.plot.common import (
-    SMALL,
-    TEXT,
-    UNDEFINED,
-    VALUES,
-    colour_bar,
-    label_of,
-    literal,
-    norm_of,
-    notes_on,
-    title_of,
-    values_of,
-    why_undefined,
-)
+from nnblip.errors import ResultError, SettingError, one_of
+from nnblip.examples import ImageLike
+from nnblip.plot.around import Below
+from nnblip.plot.canvas import COLUMN, DOUBLE, SMALL, literal, put_caption, width_of, wrapped
+from nnblip.plot.fading import STRONG, fade, line, opacities, photograph, show
+from nnblip.plot.page import GAP, Page, figure_of, sides
+from nnblip.plot.words import VALUES, done_to, headline_of, label_of, provenance, run_sentences, severe, value_name
+from nnblip.results import VARIABLES
 
 _NODE = "image_encoder"
-_COLUMNS = 4  # of panels
-_LARGE, _LITTLE = 4.0, 1.9  # inches of a picture's longer side, alone and among others
-_OPAQUE = 0.6
-_PIXELS = 1200  # of the longer side; more cannot be seen
+_COLUMNS = 5  # of panels
+#: Why there are no intervals where none are missed.
+UNNEEDED = "this noise has no randomness"
+#: Full opacity never stands for less, so that a map of (next to) no effect looks like one.
+_LEAST = {"probability": 0.01, "log_probability": 0.05, "logit_difference": 0.1, "relevance": 0.05}
 
 
 def picture(
@@ -48,73 +41,197 @@ def picture(
     layer: int | None = None,
     example: str | None = None,
     value: str = "indirect_effect",
+    variable: str | None = None,
     threshold: float = effects.THRESHOLD,
+    ax: Axes | None = None,
+    width: float | None = None,
 ) -> Figure:
-    """The picture in grey with its regions coloured, each by the mean over the draws of the noise.
+    """The picture, and beside it the same picture with each region as opaque as its effect is large.
 
-    The model sees every picture stretched to a square, so its regions part the whole of it.
-    The stronger the effect of a region, the stronger its colour; without any it has none.
-    [CLS], which has no place, is written below.
+    Of a result of `nnblip.pointing`, or any with `direction="noising"`, those regions are seen that the answer needs:
+    what is lost when one of them alone is damaged. Of others, those whose restoring brings the answer back. All are
+    means over the draws of the noise. A solid line is around regions of at least half of the strongest effect, where
+    there are intervals only if theirs is above 0; a dashed one around those of as strong an effect of the other sign.
+
+    The model sees every picture stretched to a square, so its regions part the whole of it. [CLS], which has no
+    place, is written below.
 
     Args:
-        tree: a result of `causal_trace` with the component `image_encoder`.
+        tree: a result with the component `image_encoder`.
         image: the picture, as `causal_trace` takes it; may be left out if the result's own
             coordinate `image` is the path of a file.
         nu: noise factor; may be left out if the result has one.
-        layer: of the image encoder; each has a panel of its own, on one scale of colours, if None.
+        layer: of the image encoder; each has a panel of its own, on one scale, if None.
         example: name of the example; may be left out if the result has one.
-        value: `indirect_effect` or `relevance`, with colours centred at 0; or `probability`
-            of the answer, with the clean and the corrupted run marked on the colour bar.
-        threshold: smallest mean total effect for which relevance is defined.
+        value: `indirect_effect` or `relevance`; or `probability` of the answer, from the lowest to the highest.
+        variable: effects on `probability`, `log_probability` or `logit_difference`; by default the logit difference
+            where regions are damaged, since one of many hardly moves the probability of a sure answer, and the
+            probability where they are restored.
+        threshold: smallest mean total effect on the probability for which relevance is defined.
+        ax: Axes for the map of one layer alone, without the picture beside it; a new figure if None.
+        width: of a new figure, in inches.
 
     Raises:
-        NnblipError: if the result has no `image_encoder`, or no such layer, example, ν or
-            value; if one of these is left out where there are several (other than `layer`);
-            or if the picture is neither given nor found.
+        NnblipError: if the result has no `image_encoder`, or no such layer, example, ν, variable or value; if one of
+            these is left out where there are several (other than `layer`); or if the picture is neither given nor
+            found.
     """
     one_of(value, VALUES, "value")
     if _NODE not in reading.restored(tree):
         have = ", ".join(f"/{name}" for name in reading.restored(tree))
-        raise ResultError(
-            f"the result has no node /{_NODE}, only {have}; trace with components=[{_NODE!r}] (and regions=4, say)."
-        )
+        raise ResultError(f"the result has no node /{_NODE}, only {have}; trace it with nnblip.pointing(model, ...).")
     tree = reading.choose(reading.choose(tree, "nu", nu), "example", example)
+    if variable is None:
+        variable = VARIABLES[2 if done_to(tree) == "damaged" and value != "probability" else 0]
+    one_of(variable, VARIABLES, "variable")
+    if value == "probability" and variable != value:
+        raise SettingError(f"value 'probability' with variable {variable!r}: it has no other; leave variable out")
     node = reading.restored(tree)[_NODE]
-    rows, columns = _grid(node)
-    values = values_of(tree, _NODE, value, threshold)
-    values = values.expand_dims([dim for dim in ("kind", "layer") if dim not in values.dims])
-    values = values.isel(kind=0).sel(layer=_layers(values, layer))
-    numbers = reading.over_draws(values).transpose("layer", "token").values
-    regions = numbers[:, 1:].reshape(-1, rows, columns)
-    photograph = _photograph(label_of(tree, node, "image") if image is None else image, given=image is not None)
+    grid = _grid(node)
+    values, sure, why = _values(tree, node, value, variable, threshold)
+    layers = _layers(values, layer)
+    if ax is not None and len(layers) > 1:
+        raise SettingError(f"ax is for one map, and there are {len(layers)} layers: choose one with layer=")
+    numbers, certain = (one.sel(layer=layers).transpose("layer", "token").values for one in (values, sure))
+    maps, certain = numbers[:, 1:].reshape(-1, *grid), certain[:, 1:].reshape(-1, *grid)
+    found = photograph(label_of(tree, node, "image") if image is None else image, given=image is not None)
+    shown = _Shown.of(tree, node, maps, value, variable, threshold, why)
+    if ax is not None:
+        shown.draw(ax, found, maps[0], certain[0], numbers[0, 0], width_of(width, COLUMN, ax))
+        put_caption(ax, shown.caption, shown.made)
+        literal(ax)
+        return figure_of(ax)
 
-    # inches
-    panels = min(len(numbers), _COLUMNS), math.ceil(len(numbers) / _COLUMNS)
-    side = _LARGE if len(numbers) == 1 else _LITTLE
-    wide, high = (side * pixels / max(photograph.size) for pixels in photograph.size)
-    width = max(panels[0] * (wide + 0.1) + (2.0 if value == "probability" else 1.2), 4.2)
-    title = title_of(tree, node, _NODE, "block", node.sizes.get("draw"), characters=int(width * 13))
-    below = ["[CLS] has no place in the picture"]
-    if np.isfinite(regions).any():
-        below += notes_on(regions)
+    columns = min(1 + len(layers), _COLUMNS)
+    page = Page(width_of(width, 4.6 if columns == 2 else DOUBLE, None))
+    page.heading(shown.headlines)
+    side = (page.room - GAP * (columns - 1)) / columns
+    wide, high = sides(found, side)
+    axes = page.axes(wide, high, panel=side)
+    show(axes, found, grid)
+    axes.set_title("the picture", fontsize=SMALL, pad=3, loc="left")
+    for place, (depth, cls, map, here) in enumerate(zip(layers, numbers[:, 0], maps, certain, strict=True), 1):
+        if place % columns == 0:
+            page.next_row()
+        axes = page.axes(wide, high, panel=side)
+        shown.draw(axes, found, map, here, cls, side)
+        axes.set_title(f"layer {depth}" if len(layers) > 1 else shown.done, fontsize=SMALL, pad=3, loc="left")
+    page.notes(shown.notes)
+    figure = page.finish()
+    put_caption(figure, shown.caption, shown.made)
+    return figure
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What is drawn: on which scale, and in which words.
+
+    Attributes:
+        scale: the numbers at which a region is all faded, and seen as in the picture.
+        marks: numbers that are named on the bar.
+        name: what the numbers are.
+        signed: whether they are effects.
+        lines: how lines around regions are drawn, and what they mean.
+        done: what was done to regions.
+        headlines: above the panels: question and answer, and what speaks against the numbers.
+        notes: below them.
+        caption: what can stand in a paper.
+        made: the attributes of the result.
+    """
+
+    scale: tuple[float, float]
+    marks: dict[str, float]
+    name: str
+    signed: bool
+    lines: list[tuple[str, str]]
+    done: str
+    headlines: list[str]
+    notes: list[str]
+    caption: list[str]
+    made: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls, tree: xr.DataTree, node: xr.Dataset, maps: NDArray[Any], value: str, variable: str, threshold: float,
+        why: str,
+    ) -> _Shown:  # fmt: skip
+        known = maps[np.isfinite(maps)]
+        signed, marks = value != "probability", dict[str, float]()
+        if signed:
+            scale = 0.0, max(float(known.max(initial=0)), _LEAST["relevance" if value == "relevance" else variable])
+        else:
+            marks = _marks(tree)
+            limits = [*known.tolist(), *marks.values()]
+            scale = min(limits), max(max(limits), min(limits) + _LEAST[variable])
+        notes = [] if known.size else [_why_none(tree, value, threshold)]
+        if known.size < maps.size:
+            notes.append("Regions without a value are faded.")
+        lines = []
+        if signed:
+            notes += [f"No intervals: {why}."] * bool(why and why != UNNEEDED)
+            lines.append(
+                ("for", f"{'at least ' * bool(why)}half of the strongest{'' if why else ' or more, interval above 0'}")
+            )
+        if signed and (known <= -STRONG * scale[1]).any():
+            lines.append(("against", "as strong, of the other sign"))
+        # what is damaged is held against the clean run, and not against the corrupted one, which may be weak
+        grave = [one for one in severe(tree, [_NODE]) if done_to(tree) == "restored" or "weak corruption" not in one]
+        limit = effects.thresholds(threshold)[variable]
+        if value == "indirect_effect" and known.size and np.abs(known).max() < limit:
+            notes.append(f"Weak: no {_place(node)} alone has an effect of {limit:.2g}.")
+        done = f"{done_to(tree)} one {_place(node)} at a time"
+        name = value_name(tree, node, value, variable)
+        caption = [f"Where in the picture: the {name}, {done}, is how opaque the picture is.", *notes]
+        styles = {"for": "Solid", "against": "Dashed"}
+        caption += [f"{styles[style]} line: {text}." for style, text in lines] + [f"No intervals: {why}."] * (
+            why == UNNEEDED
+        )
+        return cls(
+            scale, marks, name, signed, lines, done, [headline_of(tree, node), *grave], notes,
+            [*caption, *run_sentences(tree, node, None)], provenance(tree),
+        )  # fmt: skip
+
+    def draw(
+        self, axes: Axes, photograph: Image.Image, map: NDArray[Any], certain: NDArray[np.bool_], cls: float,
+        width: float,
+    ) -> None:  # fmt: skip
+        """One map, and below it what opacity and lines mean."""
+        fade(axes, photograph, map, self.scale, certain if self.signed else np.zeros_like(certain))
+        below = Below(axes, 0.0, 0.0, width)
+        below.bar(opacities(*self.scale), self.name, self.marks)
+        below.legend([(line(style), text) for style, text in self.lines])
+        below.text(wrapped(f"[CLS], which has no place: {_said(cls, self.signed)}", width, SMALL))
+
+
+def _values(
+    tree: xr.DataTree, node: xr.Dataset, value: str, variable: str, threshold: float
+) -> tuple[xr.DataArray, xr.DataArray, str]:
+    """Means over draws, (layer, token); of which the interval does not include 0; and why there are no intervals."""
+    if value == "probability":
+        values = reading.over_draws(node[variable])
     else:
-        below = [*why_undefined(tree, value, threshold).split("\n"), *below]
-    map_height = panels[1] * (high + 0.42)
-    figure = Figure(figsize=(width, 0.3 + map_height + 0.19 * (len(title) + len(below))), layout="compressed")
-    figure.suptitle("\n".join(title), fontsize=TEXT, x=0.05 / width, ha="left", parse_math=False, linespacing=1.4)
-    figure.supxlabel("\n".join(below), fontsize=SMALL, x=0.05 / width, ha="left", linespacing=1.4)
-    all_axes = figure.subplots(panels[1], panels[0], squeeze=False).ravel().tolist()
-    for axes in all_axes[len(numbers) :]:
-        axes.set_visible(False)
+        of = effects.relevance(tree, threshold) if value == "relevance" else effects.indirect_effect(tree)
+        values = reading.over_draws(of[_NODE].to_dataset()[variable])
+    values = _plain(values)
+    sure, why = xr.ones_like(values, bool), ""
+    if value == "probability":
+        return values, sure, why
+    if "draw" not in node.dims:
+        return values, sure, "these are means over draws"
+    if str(tree.attrs.get("noise", "")).startswith(UNVARIED):
+        return values, sure, UNNEEDED
+    found = effects.interval(tree, value, variable=variable, threshold=threshold)[_NODE].to_dataset()
+    low, high = _plain(found["low"]), _plain(found["high"])
+    reasons = {str(one) for one in found["reason"].values.ravel()} - {""}
+    if low.isnull().all():
+        return values, sure, "; ".join(sorted(reasons))
+    return values, (low > 0) | (high < 0), ""
 
-    norm = norm_of(tree, regions, value) if np.isfinite(regions).any() else None
-    for axes, depth, cls, map in zip(all_axes, values["layer"].values, numbers[:, 0], regions, strict=False):
-        drawn = _panel(axes, photograph, map, _colours(value), norm)
-        axes.set_title(f"layer {depth}", fontsize=SMALL, pad=3)
-        axes.set_xlabel(f"[CLS] {_said(cls, signed=value != 'probability')}", fontsize=SMALL, labelpad=3)
-    if norm:
-        colour_bar(all_axes, drawn, tree, node, value, map_height)
-    return literal(figure)
+
+def _plain(values: xr.DataArray) -> xr.DataArray:
+    """Over layer and token alone: maps of the image encoder have one kind."""
+    values = values.expand_dims([dim for dim in ("kind", "layer") if dim not in values.dims])
+    return values.isel({dim: 0 for dim in values.dims if dim not in ("layer", "token")})
 
 
 def _grid(node: xr.Dataset) -> tuple[int, int]:
@@ -137,32 +254,9 @@ def _layers(values: xr.DataArray, layer: object) -> list[int]:
     return have if layer is None else [have[have.index(layer)]]
 
 
-def _photograph(image: Any, given: bool) -> Any:
-    """A grey PIL image, not larger than can be seen."""
-    if not given and not image:
-        raise ResultError("the result does not say the path of its picture; give it: picture(tree, image)")
-    try:
-        photograph = load_image(image)
-    except InputError as error:
-        if given:
-            raise
-        raise ResultError(f"the picture of the result is not found; give it: picture(tree, image) ({error})") from error
-    photograph = photograph.convert("L")
-    photograph.thumbnail((_PIXELS, _PIXELS))
-    return photograph
-
-
-def _colours(value: str) -> Colormap:
-    """Strength is opacity, so that the picture is seen wherever there is little to say."""
-    if value == "probability":
-        shades = colormaps["viridis"](np.linspace(0, 1, 256))
-        shades[:, 3] = _OPAQUE
-        colours: Colormap = ListedColormap(shades)
-    else:
-        blue, red = to_rgb("#0050c8"), to_rgb("#e00010")
-        stops = [(0, (*blue, _OPAQUE)), (0.5, (*blue, 0)), (0.5, (*red, 0)), (1, (*red, _OPAQUE))]
-        colours = LinearSegmentedColormap.from_list("effect", stops, N=512)
-    return colours.with_extremes(bad=UNDEFINED)
+def _place(node: xr.Dataset) -> str:
+    """What the regions are: single patches, or several together."""
+    return "region" if any("-" in text for text in reading.token_texts(node)) else "patch"
 
 
 def _said(number: float, signed: bool) -> str:
@@ -172,17 +266,17 @@ def _said(number: float, signed: bool) -> str:
     return said.replace("-", "−") if float(said) else "0.000"
 
 
-def _panel(axes: Axes, photograph: Any, map: NDArray[Any], colours: Colormap, norm: Normalize | None) -> AxesImage:
-    """The photograph in its own proportions, in units of regions, and the map on it (none without a norm)."""
-    rows, columns = map.shape
-    wide, high = photograph.size
-    place: Any = dict(extent=(0, columns, rows, 0), aspect=high * columns / (wide * rows))
-    drawn = axes.imshow(photograph, cmap="gray", vmin=-140, vmax=255, **place)
-    if norm:
-        drawn = axes.imshow(np.ma.masked_invalid(map), cmap=colours, norm=norm, interpolation="nearest", **place)
-    axes.hlines(range(1, rows), 0, columns, color="white", linewidth=0.4, alpha=0.6)
-    axes.vlines(range(1, columns), 0, rows, color="white", linewidth=0.4, alpha=0.6)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(False)
-    return drawn
+def _marks(tree: xr.DataTree) -> dict[str, float]:
+    """The probability of the clean and of the corrupted run."""
+    both = {name: tree[name].to_dataset()[VARIABLES[0]] for name in ("clean", "corrupted")}
+    return {name: float(reading.over_draws(one)) for name, one in both.items()}
+
+
+def _why_none(tree: xr.DataTree, value: str, threshold: float) -> str:
+    if value != "relevance":
+        return "No values: these states were not traced."
+    at = _marks(tree)
+    return (
+        f"Relevance is undefined: the mean total effect is below the threshold of {threshold:g}."
+        f" P(answer) is {at['clean']:.4f} clean and {at['corrupted']:.4f} corrupted."
+    )

@@ -14,7 +14,7 @@ import xarray as xr
 from nnblip.diagnosis import ATTRIBUTE, Finding, diagnose
 from nnblip.effects import reading
 from nnblip.errors import ResultError, one_line, reason, visible
-from nnblip.plot.common import LEAST_RANGE
+from nnblip.plot.grid import LEAST_RANGE
 from nnblip.report import charts, numbers, pictures
 from nnblip.report.content import DIGITS, SHARES, UNITS, Held, Marks, effects_of, held
 from nnblip.results import VARIABLES

@@ -128,7 +128,7 @@ def fill(disk: Disk, kind: str, whole: Path, capfd, seed: int, wanted: int) -> s
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_trace_writes_all_or_nothing(quick, disk, capfd, kind):
     out = disk.folder / "there" / "out"
-    command = ["trace", "--nu", "5", "--draws", "1", "--regions", "0", "--out", str(out)]
+    command = ["trace", "--nu", "5", "--draws", "1", "--no-where", "--out", str(out)]
     assert cli.main(command) == 0
     needs, before = disk.taken()[kind], files(out)
     for share in (0.97, 0.3):  # what is there stays when it cannot be replaced

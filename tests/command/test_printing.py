@@ -40,9 +40,30 @@ def test_cells_that_restore_by_construction_are_counted_and_not_listed(tree, cap
     assert "not counting 43 cells that would restore by construction" in rows  # 3 x (13 + 1) and one
     assert " crossattention " not in rows and not re.search(r"answer_decoder +block +2 ", rows)
     given = tree["question_encoder"].probability.isel(example=0).sel(nu=5.0, kind="block").mean("draw")
+    corrupted = tree["corrupted"].probability.isel(example=0).sel(nu=5.0).mean("draw")
     best = given.where(given == given.max(), drop=True)
     layer, token = int(best.layer[0]), int(best.token[0])
-    assert re.search(rf"question_encoder +block +{layer} +{token} .* {float(given.max()):.4f} ", rows)
+    most = re.escape(f"{float((given - corrupted).max()):+.3f}")
+    assert re.search(rf"question_encoder +(block +)?{layer} +{token} .*{most}", rows)
+
+
+def test_80_columns_are_enough(tree, capsys):
+    words = ["a very-long-word-of-a-question"] * 13
+    node = tree["question_encoder"].to_dataset(inherit=False)
+    tree["question_encoder"].dataset = node.assign_coords(token_text=(("example", "token"), [words]))
+    printing.trace(tree, diagnose(tree), "scene.png", 5.0)
+    *_, rows = capsys.readouterr().out.partition("Strongest states")
+    assert max(map(len, rows.splitlines()[1:])) <= 80
+    assert "very-long-word-of" in "".join(rows.split())
+
+
+def test_what_is_said_most_often_has_a_column(tree, capsys):
+    said = [["red"] * 12, [*["blue"] * 3, *["red"] * 2, *["", ""] * 3, "blue"]]
+    node = tree["corrupted"].to_dataset(inherit=False).assign_coords(said=(("example", "nu", "draw"), [said]))
+    tree["corrupted"].dataset = node
+    printing.trace(tree, diagnose(tree), "scene.png", 5.0)
+    printed = capsys.readouterr().out
+    assert "says when damaged" in printed and "red (12 of 12)" in printed and "blue (4 of 6)" in printed
 
 
 def test_too_few_draws_have_no_interval_and_a_reason(capsys):

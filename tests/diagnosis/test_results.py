@@ -103,10 +103,9 @@ def test_nothing_is_changed(steady):
 
 def test_a_trace_is_diagnosed_once_prints_and_keeps_what_was_found_and_is_whole(tmp_path, capsys, monkeypatch):
     asked = []
-    monkeypatch.setattr("nnblip.plot.common.diagnose", diagnose)  # figures ask of their parts
     for module in (diagnosis, printing):
         monkeypatch.setattr(module, "diagnose", lambda tree: asked.append(tree) or diagnose(tree))
-    assert main(["trace", "--out", str(tmp_path), "--nu", "5", "--draws", "2", "--regions", "0"]) == 0
+    assert main(["trace", "--out", str(tmp_path), "--nu", "5", "--draws", "2"]) == 0
     assert len(asked) == 1
     tree = nnblip.results.open_result(tmp_path / "result.zarr")
     stored = Findings.stored_in(tree)
