@@ -67,8 +67,8 @@ _ORIGINALS = {"open": "open_result"}
 __all__ = [
     "BlipVQA", "Edge", "Example", "Job", "NnblipError", "NnblipWarning", "RemoteError", "Site", "attention",
     "attribution_trace", "causal_trace", "datasets", "demo", "diagnose", "effects", "gamma", "indirect_effect",
-    "knock_out", "lens", "noise", "open", "planted", "plot", "pointing", "relevance", "report", "results", "save", "sites",
-    "sweep", "total_effect",
+    "knock_out", "lens", "noise", "open", "planted", "plot", "pointing", "relevance", "report", "results", "save",
+    "sites", "sweep", "total_effect",
 ]  # fmt: skip
 
 
