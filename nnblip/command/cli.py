@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
+from nnblip.command.experiment import experiment
 from nnblip.errors import InputError, NnblipError, NnblipWarning, one_line, told, visible, whole
 from nnblip.passes.settings import AUTO, IN_FLIGHT, Settings
 
@@ -278,6 +279,8 @@ def doctor() -> int:
 
     return 0 if examine(say) else 1
 
+
+app.command(experiment)
 
 jobs = App(name="jobs", help="Traces that a server works on or has done: list them, fetch one.")
 app.command(jobs)
