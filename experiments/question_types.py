@@ -26,53 +26,19 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 import nnblip
-from nnblip import effects
 from nnblip.effects.intervals import MIN_EXAMPLES
 from nnblip.experiments import Experiment, Run
 from nnblip.experiments.claims import ALPHA, above, differ, everywhere, holm, of_several
 from nnblip.experiments.figures import tidy
+from nnblip.experiments.maps import by_role, enough, later_minus_earlier, of_type, strongest
 from nnblip.experiments.numbers import bounds, compared, intervals_are, mean
 from nnblip.experiments.texts import table
-from nnblip.sites import TEXT_COMPONENTS
-
-
-def by_cell(tree: xr.DataTree) -> dict[str, xr.DataArray]:
-    """Of each component the effects of each example by layer and role, (example, layer, role), structural ones NaN."""
-    found, given = nnblip.indirect_effect(tree), effects.structural(tree)
-    for component in TEXT_COMPONENTS:
-        found[component].dataset = found[component].to_dataset().where(~given[component].structural)
-    found = effects.by_role(found)
-    return {
-        component: found[component].probability.isel(nu=0).sel(kind="block").mean("draw").reset_coords(drop=True)
-        for component in TEXT_COMPONENTS
-    }
 
 
 def maps_of(effect: xr.DataArray, own: np.ndarray, types: list[str]) -> xr.Dataset:
     """Of each type the mean of each cell with its interval, and `units`, of how many examples: (type, layer, role)."""
-    every = [bounds(effect.isel(example=np.flatnonzero(own == one))) for one in types]
+    every = [bounds(of_type(effect, own, one)) for one in types]
     return xr.concat(every, xr.Variable("type", types))
-
-
-def strongest(effect: xr.DataArray) -> tuple[str, str]:
-    """Where a type has its strongest cell, if its halves agree, and its effect on the half that did not choose it."""
-    cells, values = effects.picked(effect, ("layer", "role"))
-    if not cells:
-        return f"not ranked: no cell of {MIN_EXAMPLES} examples", ""
-    names = [f"layer {layer}, {role}" for layer, role in cells]
-    if len(names) > 1:
-        return f"not established: the halves choose {' and '.join(names)}", ""
-    return names[0], str(mean(values))
-
-
-def later_minus_earlier(effect: xr.DataArray) -> xr.DataArray:
-    """Of each example how much more the later half of the layers restores than the earlier one, mean over roles."""
-    by_layer = effect.mean("role").dropna("layer", how="all")
-    layers = by_layer.sizes["layer"]
-    later, earlier = (
-        by_layer.isel(layer=part).mean("layer") for part in (slice(-(layers // 2), None), slice(layers // 2))
-    )
-    return later - earlier
 
 
 def plot(maps: dict[str, xr.Dataset], title: str) -> Figure:
@@ -114,24 +80,27 @@ def run(run: Run) -> None:
     tree = run.sweep("result", [example for group in chosen for example in group.examples])
     types = [group.name for group in chosen]
     ranked = [group.name for group in chosen if len(group.examples) >= MIN_EXAMPLES]
-    own, cells = tree.question_type.values, by_cell(tree)
+    own, cells = tree.question_type.values, by_role(tree)
     maps = {component: maps_of(effect, own, types) for component, effect in cells.items()}
 
     def of(component: str, kind: str) -> xr.DataArray:
-        return cells[component].isel(example=np.flatnonzero(own == kind))
+        return of_type(cells[component], own, kind)
 
     total = nnblip.total_effect(tree)["corrupted"].probability.isel(nu=0)
     rows = [["questions", "total effect", *(f"{c.replace('_', ' ')}: strongest, its effect" for c in cells)]]
     for kind in types:
-        where = [": ".join(filter(None, strongest(of(c, kind)))) for c in cells] if kind in ranked else ["too few"] * 2
-        rows.append([kind, str(mean(total.isel(example=np.flatnonzero(own == kind)))), *where])
+        where = ["too few"] * len(cells)
+        if kind in ranked:
+            found = [strongest(of(c, kind), ("layer", "role"))[:2] for c in cells]
+            where = [name if value is None else f"{name}: {value}" for name, value in found]
+        rows.append([kind, str(mean(of_type(total, own, kind))), *where])
     run.section(
         "Where",
         f"Indirect effects on P(answer), with {intervals_are()}. The strongest cell is chosen by one half of the"
         f" examples and measured on the other. Cells that restore by construction are left out.\n\n{table(*rows)}",
     )
 
-    sets = {kind: kind.rpartition(" (")[2] for kind in ranked} if len(run.sources) > 1 else dict.fromkeys(ranked, "")
+    sets = {group.name: group.source for group in chosen}
     pairs = {
         f"{a} − {b}, {c.replace('_', ' ')}": compared(enough(of(c, a)), enough(of(c, b)), paired=False)
         for c in cells
@@ -175,11 +144,6 @@ def run(run: Run) -> None:
     run.keep("maps", xr.DataTree.from_dict({**maps, "differences": joined(pairs)}))
     o = run.options
     run.figure("maps", plot(maps, f"{o.noise[0]}, ν = {o.nu[0]:g}, {o.draws} draws; hatched: too few examples to rank"))
-
-
-def enough(effect: xr.DataArray) -> xr.DataArray:
-    """Without the cells of which fewer examples are known than are ranked."""
-    return effect.where(effect.notnull().sum("example") >= MIN_EXAMPLES)
 
 
 def joined(pairs: dict[str, xr.Dataset]) -> xr.Dataset:

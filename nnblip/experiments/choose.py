@@ -32,6 +32,7 @@ class Group:
 
     Attributes:
         name: of the group.
+        source: the data set that it is of.
         examples: what was chosen, with `question_type` the name of the group.
         wrong: what the model answered instead, and the question.
         unreadable: how many images or questions could not be read.
@@ -40,6 +41,7 @@ class Group:
     """
 
     name: str
+    source: str = ""
     examples: list[Example] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     unreadable: int = 0

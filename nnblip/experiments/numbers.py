@@ -83,9 +83,9 @@ def bounds(
     return effects.interval(values, over="examples", support=support, level=level)  # type: ignore[return-value]
 
 
-def compared(a: xr.DataArray, b: xr.DataArray, paired: bool) -> xr.Dataset:
-    """`effects.compare` of two arrays, with the correction for all of their cells."""
-    found = effects.compare(a, b, paired=paired)
+def compared(a: xr.DataArray, b: xr.DataArray, paired: bool, level: float = 0.95) -> xr.Dataset:
+    """`effects.compare` of two arrays, with the correction for all of their cells; `level` is of the intervals."""
+    found = effects.compare(a, b, paired=paired, level=level)
     assert isinstance(found, xr.Dataset)
     return found
 

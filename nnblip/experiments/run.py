@@ -19,7 +19,7 @@ from nnblip.experiments.claims import Verdict, sentence
 from nnblip.experiments.experiment import Experiment
 from nnblip.experiments.options import Options
 from nnblip.experiments.record import ASKED, Record, write
-from nnblip.experiments.sources import Source, groups_of, opened
+from nnblip.experiments.sources import Source, opened, parts_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -77,12 +77,14 @@ class Run:
         Raises:
             NnblipError: if none is answered correctly, or there are too few for a test.
         """
-        every = groups_of(self.sources, self.options, by_type)
-        for name, examples in every.items():
-            kept = [e for e in examples if keep is None or keep(e)]
-            every[name] = kept if in_order else sorted(kept, key=lambda e: lot(self.options.seed, e.id))
+        parts = parts_of(self.sources, self.options, by_type)
+        every = {part.name: [e for e in part.examples if keep is None or keep(e)] for part in parts}
+        if not in_order:
+            every = {name: sorted(es, key=lambda e: lot(self.options.seed, e.id)) for name, es in every.items()}
         asked = Asked(self.model, self.out / ASKED)
         found = choosing.choose(asked, every, self.options.n, aligned=aligned, apart=apart)
+        for group, part in zip(found, parts, strict=True):
+            group.source = part.source
         choosing.require(found, self.experiment.least, 8, groups)
         broken = {source.name: len(source.dataset.problems) for source in self.sources}
         said = [f"{source.name} by {source.by}" for source in self.sources if source.by != "question_type" and by_type]

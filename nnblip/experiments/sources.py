@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 from nnblip.datasets.records import Dataset
 from nnblip.datasets.specs import SPECS, open_dataset
@@ -75,12 +76,20 @@ def opened(options: Options, needs: Iterable[str]) -> list[Source]:
     return found
 
 
-def groups_of(sources: list[Source], options: Options, by_type: bool) -> dict[str, list[Example]]:
-    """The questions of each type of each data set, or of each data set; in their order.
+class Part(NamedTuple):
+    """The questions of one group: a type of a data set, or all of one; in the data set's order.
 
     Types of different data sets are told apart: their questions are worded and answered differently.
     """
-    found: dict[str, list[Example]] = {}
+
+    name: str
+    source: str
+    examples: list[Example]
+
+
+def parts_of(sources: list[Source], options: Options, by_type: bool) -> list[Part]:
+    """The questions of each type of each data set, or of each data set; of the types that are asked for."""
+    found: dict[str, Part] = {}
     wanted = options.groups
     for source in sources:
         for example in source.examples:
@@ -92,8 +101,8 @@ def groups_of(sources: list[Source], options: Options, by_type: bool) -> dict[st
                 kind = names[0]
             kind = kind or "no type"
             name = source.name if not by_type else f"{kind} ({source.name})" if len(sources) > 1 else kind
-            found.setdefault(name, []).append(example)
-    return found
+            found.setdefault(name, Part(name, source.name, [])).examples.append(example)
+    return list(found.values())
 
 
 def _places(images: tuple[str, ...], names: list[str], specs: tuple[str, ...]) -> dict[str, str]:
