@@ -12,8 +12,9 @@ counted.
 
 Otherwise than in the paper's code: a draw of the noise is the same for every cell of a map (there it is drawn anew
 for each, so neighbouring cells differ by noise too), and P(answer) is that of all tokens of the answer (there of the
-first). Questions may share an image, as there: intervals and tests are then over images, the means of whose questions
-are the units. Cells that restore by construction are in the maps, and in nothing that is said of layers.
+first). Each image is asked about once, except in the paper's own file (palit): there intervals and tests are over
+images, the means of whose questions are the units. Cells that restore by construction are in the maps, and in nothing
+that is said of layers.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import nnblip
 from nnblip.experiments import Defaults, Experiment, Run
 from nnblip.experiments.claims import above, everywhere, of_several
 from nnblip.experiments.maps import by_layer, later_minus_earlier, of_examples, restored, strongest
-from nnblip.experiments.numbers import SHARE, bounds, by_image, intervals_are, mean
+from nnblip.experiments.numbers import SHARE, by_image, intervals_are, mean
 from nnblip.experiments.texts import table
 from nnblip.sites import TEXT_COMPONENTS
 
@@ -77,12 +78,10 @@ def section_of(tree: xr.DataTree, every: xr.DataTree, image: xr.DataArray) -> st
     layers: dict[int, list[str]] = {}
     for at, component in enumerate(TEXT_COMPONENTS):
         values = by_image(by_layer(of_examples(effects, component)), image)
-        found = bounds(values)
         for layer in tree[component].layer.values.tolist():
             row = layers.setdefault(layer, [""] * len(TEXT_COMPONENTS))
-            if layer in found.layer:
-                one = found.sel(layer=layer)
-                row[at] = f"{one.value:+z.3f} [{one.low:+z.3f}, {one.high:+z.3f}]"
+            if layer in values.layer:
+                row[at] = mean(values.sel(layer=layer)).bare
     rows = [["layer", *(f"{c.replace('_', ' ')}, mean over tokens" for c in TEXT_COMPONENTS)]]
     rows += [[str(layer), *cells] for layer, cells in layers.items()]
     defined = gamma[ENCODER].notnull().sum().item()
@@ -107,7 +106,8 @@ def run(run: Run) -> None:
     def asked(example: nnblip.Example) -> bool:
         return example.question_type == "color" and len(example.question.split()) == 7
 
-    groups = run.choose(by_type=False, keep=asked, in_order=True, aligned=True, apart=False)
+    apart = [source.name for source in run.sources] != ["palit"]
+    groups = run.choose(by_type=False, keep=asked, in_order=True, aligned=True, apart=apart)
     verdicts: dict[str, dict[str, tuple[xr.DataArray, str]]] = {"encoder": {}, "decoder": {}, "more": {}}
     for group in groups:
         name = group.name

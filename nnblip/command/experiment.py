@@ -131,4 +131,4 @@ def _done(run: Run) -> None:
     from nnblip.experiments.run import files
 
     print(visible(run.summary()))
-    print(visible("Wrote " + ", ".join(map(str, files(run.out)))))
+    print(visible(f"Wrote {run.out}: {', '.join(path.name for path in files(run.out))}"))

@@ -6,6 +6,7 @@ sources.py      data sets with pictures of their own, parted by type, refused wh
 choose.py       questions that the model answers correctly; stopped, it goes on
 record.py       whose folder is this: of the same command, or of another
 run.py          one run: stages, figures, texts, claims; at the end `summary.md`
+maps.py         maps of many examples without what restores by construction
 numbers.py      means with intervals, and what they are called
 claims.py       holds, fails or not established
 texts.py        tables of Markdown
