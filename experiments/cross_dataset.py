@@ -156,7 +156,7 @@ EXPERIMENT = Experiment(
     },
     run=run,
     figure="datasets",
-    defaults=Defaults(n=12),
+    defaults=Defaults(n=10),
     needs=("types", "images"),
     sets=2,
 )

@@ -318,7 +318,7 @@ EXPERIMENT = Experiment(
     },
     run=run,
     figure="windows",
-    defaults=Defaults(dataset=("scenes",), n=12, nu=(5.0,)),
+    defaults=Defaults(dataset=("scenes",), n=10, nu=(5.0,)),
     needs=("images",),
 )
 

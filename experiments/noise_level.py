@@ -243,7 +243,13 @@ EXPERIMENT = Experiment(
     },
     run=run,
     figure="damage",
-    defaults=Defaults(n=8, nu=(0.5, 1.0, 2.0, 3.0, 5.0, 10.0), draws=6, noise=("multiplicative", "additive", "scale")),
+    defaults=Defaults(
+        dataset=("scenes",),
+        n=8,
+        nu=(0.5, 1.0, 2.0, 3.0, 5.0, 10.0),
+        draws=6,
+        noise=("multiplicative", "additive", "scale"),
+    ),
     needs=("types", "images"),
     ladder=True,
 )

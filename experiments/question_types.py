@@ -27,7 +27,7 @@ from matplotlib.patches import Rectangle
 
 import nnblip
 from nnblip.effects.intervals import MIN_EXAMPLES
-from nnblip.experiments import Experiment, Run
+from nnblip.experiments import Defaults, Experiment, Run
 from nnblip.experiments.claims import ALPHA, above, differ, everywhere, holm, of_several
 from nnblip.experiments.figures import tidy
 from nnblip.experiments.maps import by_role, enough, later_minus_earlier, of_type, strongest
@@ -128,8 +128,9 @@ def run(run: Run) -> None:
     )
     run.claim("differ", differ(pairs, "pairs of types"))
     level = of_several(len(ranked) * len(cells))
+    later = {c: later_minus_earlier(effect) for c, effect in cells.items()}
     halves = {
-        f"{kind}, {c.replace('_', ' ')}": mean(later_minus_earlier(of(c, kind)), level=level)
+        f"{kind}, {c.replace('_', ' ')}": mean(of_type(later[c], own, kind), level=level)
         for c in cells
         for kind in ranked
     }
@@ -174,6 +175,7 @@ EXPERIMENT = Experiment(
     },
     run=run,
     figure="maps",
+    defaults=Defaults(n=12),
     needs=("types", "images"),
 )
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: No more than so many questions are tried for one that is wanted.
 MOST = 50
+#: Begins the reason why something cannot be asked.
+UNREADABLE = "unreadable: "
 #: So many wrong answers are shown where none is right.
 SHOWN = 3
 
@@ -35,7 +37,7 @@ class Group:
         source: the data set that it is of.
         examples: what was chosen, with `question_type` the name of the group.
         wrong: what the model answered instead, and the question.
-        unreadable: how many images or questions could not be read.
+        unreadable: why images or questions could not be read, or there is no answer to compare with.
         unaligned: how many have other tokens than the first.
         repeated: how many are about an image that is taken already, and were not asked.
     """
@@ -44,13 +46,13 @@ class Group:
     source: str = ""
     examples: list[Example] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
-    unreadable: int = 0
+    unreadable: list[str] = field(default_factory=list)
     unaligned: int = 0
     repeated: int = 0
 
     @property
     def tried(self) -> int:
-        return len(self.examples) + len(self.wrong) + self.unreadable + self.unaligned
+        return len(self.examples) + len(self.wrong) + len(self.unreadable) + self.unaligned
 
 
 class Asked:
@@ -69,22 +71,20 @@ class Asked:
             self._rewrite()
 
     def wrong(self, examples: list[Example], prefix: str) -> list[str | None]:
-        """Of each None if it is answered correctly, else why not; "unreadable" begins what cannot be asked."""
+        """Of each None if it is answered correctly, else why not; `UNREADABLE` begins what cannot be asked."""
         new = [e for e in examples if f"{prefix}/{e.id}" not in self._known]
         if new:
             from nnblip.datasets.choose import correct
 
             found = correct(self.model, Dataset.of(prefix, new), progress=False)
-            said: dict[str, str | None] = {problem.where: problem.what for problem in found.left_out}
-            said |= {problem.where: f"unreadable: {problem.what}" for problem in found.problems}
+            said = {problem.where: problem.what for problem in found.left_out}
+            broken = {problem.where: problem.what for problem in found.problems}
             with self.log.open("a") as file:
                 for e in new:
-                    wrong = said.get(str(e.id))
-                    self._known[f"{prefix}/{e.id}"] = None if wrong is None else f"{e.question}: {wrong}"
-                    row = {"id": f"{prefix}/{e.id}", "wrong": self._known[f"{prefix}/{e.id}"]}
-                    if wrong is not None and wrong.startswith("unreadable"):
-                        row["wrong"] = self._known[row["id"] or ""] = wrong
-                    file.write(json.dumps(row) + "\n")
+                    name, key = str(e.id), f"{prefix}/{e.id}"
+                    wrong = f"{e.question}: {said[name]}" if name in said else None
+                    self._known[key] = f"{UNREADABLE}{broken[name]}" if name in broken else wrong
+                    file.write(json.dumps({"id": key, "wrong": self._known[key]}) + "\n")
         return [self._known[f"{prefix}/{e.id}"] for e in examples]
 
     def _rewrite(self) -> None:
@@ -121,10 +121,8 @@ def choose(
                     if len(group.examples) == n or (apart and image_of(example) in images):
                         continue  # a server is asked several at a time
                     if wrong is not None:
-                        if wrong.startswith("unreadable"):
-                            group.unreadable += 1
-                        else:
-                            group.wrong.append(wrong)
+                        told = group.unreadable if wrong.startswith(UNREADABLE) else group.wrong
+                        told.append(wrong.removeprefix(UNREADABLE))
                     elif aligned and not _aligns(asked.model, example, lengths, name):
                         group.unaligned += 1
                     else:
@@ -160,7 +158,7 @@ def passed_over(groups: list[Group], broken: Mapping[str, int]) -> str:
     head = ["questions", "chosen", "tried", "answered wrongly", "tokens do not align", "not readable", "image taken"]
     rows = [head]
     for one in groups:
-        counts = (len(one.examples), one.tried, len(one.wrong), one.unaligned, one.unreadable, one.repeated)
+        counts = (len(one.examples), one.tried, len(one.wrong), one.unaligned, len(one.unreadable), one.repeated)
         rows.append([one.name, *map(str, counts)])
     told = ", ".join(f"{count} of {name}" for name, count in broken.items() if count)
     return table(*rows) + (f"\n\nRows that the reader could not use: {told}." if told else "")
@@ -188,11 +186,11 @@ def _aligns(model: BlipVQA, example: Example, lengths: dict[str, int], name: str
 
 def _none_of(groups: list[Group]) -> str:
     wrong = [said for group in groups for said in group.wrong]
-    unreadable = sum(group.unreadable for group in groups)
+    unreadable = [said for group in groups for said in group.unreadable]
     tried = sum(group.tried for group in groups)
     if not tried:
         return "there are no questions to ask: none is of the types and form that are asked for"
     told = f"the model answers none of {tried} questions correctly"
     if wrong:
         told += f"; such as {'; '.join(wrong[:SHOWN])}"
-    return told + (f"; {unreadable} could not be read" if unreadable else "")
+    return told + (f"; {len(unreadable)} cannot be asked: {unreadable[0]}" if unreadable else "")

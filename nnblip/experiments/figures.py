@@ -60,7 +60,7 @@ def profiles(lines: Mapping[str, Mapping[str, xr.Dataset]], y: str, title: str =
 
     Args:
         lines: `value`, `low` and `high` by layer.
-        y: what is shown.
+        y: what is shown; intervals that are much wider than all means together go beyond the panel.
         title: above all.
     """
     figure = Figure(figsize=(6.9, 2.9 + 0.16 * max(map(len, lines.values()))), layout="constrained")
@@ -71,6 +71,10 @@ def profiles(lines: Mapping[str, Mapping[str, xr.Dataset]], y: str, title: str =
         axes.axhline(0, color="0.75", linewidth=0.8, zorder=0)
         tidy(axes, name.replace("_", " "), "layer", y if axes is panels[0] else "")
         axes.set_xticks(next(iter(inner.values()))["layer"].values)
+    means = np.concatenate([found["value"].values.ravel() for inner in lines.values() for found in inner.values()])
+    if np.isfinite(means).any():  # an interval of few examples may be many times as wide as all else
+        room = max(0.2 * float(np.nanmax(means) - np.nanmin(means)), 0.05)
+        panels[0].set_ylim(np.nanmin(means) - 2 * room, np.nanmax(means) + 2 * room)
     if title:
         figure.suptitle(title, fontsize=9, x=0.01, ha="left")
     legend(figure, panels[0])

@@ -41,9 +41,15 @@ def by_role(tree: xr.DataTree) -> dict[str, xr.DataArray]:
 
 
 def by_layer(effect: xr.DataArray) -> xr.DataArray:
-    """Of each example the mean over tokens or roles, (example, layer); layers that nobody has are left out."""
+    """Of each example the mean over tokens or roles, (example, layer).
+
+    Layers that only some examples have are left out, so that all means are of the same examples: the decoder's last
+    restores by construction where the answer has one token.
+    """
     inner = [dim for dim in effect.dims if dim not in ("example", "layer")]
-    return effect.mean(inner).dropna("layer", how="all")
+    found = effect.mean(inner)
+    counts = found.notnull().sum("example")
+    return found.isel(layer=np.flatnonzero((counts == counts.max()) & (counts > 0)))
 
 
 def later_minus_earlier(effect: xr.DataArray) -> xr.DataArray:
