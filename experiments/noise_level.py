@@ -36,7 +36,7 @@ from nnblip.effects import THRESHOLD
 from nnblip.effects.intervals import MIN_EXAMPLES
 from nnblip.experiments import Defaults, Experiment, Run
 from nnblip.experiments.claims import OPEN, Verdict, above, alike, everywhere, of_several
-from nnblip.experiments.figures import MOST_LINES, legend, line, tidy
+from nnblip.experiments.figures import MOST_LINES, legend, line, near_means, tidy
 from nnblip.experiments.maps import of_type
 from nnblip.experiments.numbers import SHARE, bounds, compared, intervals_are, mean
 from nnblip.experiments.texts import table
@@ -49,7 +49,14 @@ PAPER = ("multiplicative", 5.0)  # of Palit et al. 2023
 ALL = "all questions"
 AGREEMENT = {name: f"agreement, {name.replace('_', ' ')}" for name in TEXT_COMPONENTS}
 GAMMA = {name: f"Γ, {name.replace('_', ' ')}" for name in TEXT_COMPONENTS}
-SUPPORT = {"overtaken": (0.0, 1.0), "open": (0.0, 1.0), **dict.fromkeys(AGREEMENT.values(), (-1.0, 1.0))}
+LOSS = (-np.inf, 1.0)  # what is there can be lost
+SUPPORT = {
+    "share lost": LOSS,
+    "total effect": (-1.0, 1.0),
+    "overtaken": (0.0, 1.0),
+    "open": (0.0, 1.0),
+    **dict.fromkeys(AGREEMENT.values(), (-1.0, 1.0)),
+}
 #: One figure for each message, with a row for each measure.
 FIGURES = {
     "damage": ["share lost", "overtaken"],
@@ -117,7 +124,7 @@ def plot(levels: dict[str, xr.DataTree], rows: list[str]) -> Figure:
             groups = [group for group in found.group.values if group != ALL]
             for number, group in enumerate(groups if len(groups) < MOST_LINES else []):
                 one = found.sel(group=group)
-                line(axes, at, one.assign(low=one.value, high=one.value), number, str(group))
+                line(axes, at, one.assign(low=one.value, high=one.value), number, str(group), aside=0)
             one = found.sel(group=ALL)
             error = np.nan_to_num(np.maximum([one.value - one.low, one.high - one.value], 0))
             axes.errorbar(at, one.value, error, color="black", lw=1.6, elinewidth=1, capsize=2, label=f"{ALL}, 95 %")
@@ -126,11 +133,8 @@ def plot(levels: dict[str, xr.DataTree], rows: list[str]) -> Figure:
             if np.isnan(one.value).all():
                 axes.text(0.5, 0.5, "undefined: no effect", transform=axes.transAxes, ha="center", fontsize=8)
             axes.set_xticks(at, [f"{nu:g}" for nu in found.nu.values])
-    means = {row: np.concatenate([data[row].value.values.ravel() for data in levels.values() if row in data.children])
-             for row in rows if row in GAMMA.values()}  # fmt: skip
-    for row, values in means.items():  # the interval of few examples may be many times as wide as all else
-        if np.isfinite(values).any():
-            panels[rows.index(row), 0].set_ylim(np.nanmin(values) - 0.1, np.nanmax(values) + 0.1)
+    for row, axes in zip(rows, panels[:, 0], strict=True):
+        near_means(axes, [data[row].value.values for data in levels.values() if row in data.children])
     legend(figure, panels[0, 0])
     return figure
 
@@ -199,7 +203,7 @@ def claims(
     asked = f"not asked: ν = {nu:g} of noise {noise}"
     half = Verdict(OPEN, asked)
     if noise in measures and nu in measures[noise].nu:
-        half = above(mean(measures[noise]["share lost"].sel(nu=nu), SHARE), LOST, "mean share lost")
+        half = above(mean(measures[noise]["share lost"].sel(nu=nu), LOSS), LOST, "mean share lost")
     run.claim("paper", half)
 
     first, every = next(iter(measures)), next(iter(measures.values()))
@@ -212,7 +216,7 @@ def claims(
     ranked = [group for group, count in counts.items() if count >= MIN_EXAMPLES]
     lost = every["share lost"].sel(nu=chosen)
     level = of_several(len(ranked))
-    tests = {g: above(mean(of_type(lost, own, g), SHARE, level), LOST, "mean share lost") for g in ranked}
+    tests = {g: above(mean(of_type(lost, own, g), LOSS, level), LOST, "mean share lost") for g in ranked}
     run.claim("types", everywhere(tests))
     if chosen == strongest:
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import xarray as xr
@@ -35,7 +35,7 @@ def legend(figure: Figure, axes: Axes) -> None:
             made.remove()
 
 
-def line(axes: Axes, at: np.ndarray, found: xr.Dataset, number: int, label: str) -> None:
+def line(axes: Axes, at: np.ndarray, found: xr.Dataset, number: int, label: str, aside: float = 0.03) -> None:
     """A mean with its interval at each place, moved aside a little so that intervals do not cover each other.
 
     Args:
@@ -44,15 +44,24 @@ def line(axes: Axes, at: np.ndarray, found: xr.Dataset, number: int, label: str)
         found: `value`, `low` and `high`, (place).
         number: which line this is.
         label: for the legend.
+        aside: how far each line is moved, in parts of the step from place to place.
     """
     colour, marker = STYLES[number % MOST_LINES]
     value, low, high = (found[name].values for name in ("value", "low", "high"))
-    aside = np.asarray(at, float) + 0.06 * (number % MOST_LINES) * float(np.min(np.diff(at), initial=1.0))
+    places = np.asarray(at, float) + aside * (number % MOST_LINES) * float(np.min(np.diff(at), initial=1.0))
     error = np.nan_to_num(np.maximum([value - low, high - value], 0))
     axes.errorbar(
-        aside, value, error, fmt=f"{marker}-", color=colour, markersize=3.5, linewidth=1.1, elinewidth=0.8,
+        places, value, error, fmt=f"{marker}-", color=colour, markersize=3.5, linewidth=1.1, elinewidth=0.8,
         capsize=1.5, label=label.replace("$", r"\$"),
     )  # fmt: skip
+
+
+def near_means(axes: Axes, means: Sequence[np.ndarray]) -> None:
+    """Limit an axis to where the means are: an interval of few examples may be many times as wide as all else."""
+    every = np.concatenate([one.ravel() for one in means])
+    if np.isfinite(every).any():
+        room = max(0.4 * float(np.nanmax(every) - np.nanmin(every)), 0.1)
+        axes.set_ylim(np.nanmin(every) - room, np.nanmax(every) + room)
 
 
 def profiles(lines: Mapping[str, Mapping[str, xr.Dataset]], y: str, title: str = "") -> Figure:
@@ -71,10 +80,7 @@ def profiles(lines: Mapping[str, Mapping[str, xr.Dataset]], y: str, title: str =
         axes.axhline(0, color="0.75", linewidth=0.8, zorder=0)
         tidy(axes, name.replace("_", " "), "layer", y if axes is panels[0] else "")
         axes.set_xticks(next(iter(inner.values()))["layer"].values)
-    means = np.concatenate([found["value"].values.ravel() for inner in lines.values() for found in inner.values()])
-    if np.isfinite(means).any():  # an interval of few examples may be many times as wide as all else
-        room = max(0.2 * float(np.nanmax(means) - np.nanmin(means)), 0.05)
-        panels[0].set_ylim(np.nanmin(means) - 2 * room, np.nanmax(means) + 2 * room)
+    near_means(panels[0], [found["value"].values for inner in lines.values() for found in inner.values()])
     if title:
         figure.suptitle(title, fontsize=9, x=0.01, ha="left")
     legend(figure, panels[0])

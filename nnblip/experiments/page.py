@@ -26,7 +26,7 @@ def write_page(runs: Mapping[str, Run], folder: Path) -> Path:
         figure = f"{name}.png"
         shutil.copyfile(run.out / f"{run.experiment.figure}.png", folder / FIGURES / figure)
         parts.append(_part(run, figure))
-    total = sum(run.record.seconds for run in runs.values())
+    total = sum(run.record.cpu for run in runs.values())
     model = next(iter(runs.values())).model.name
     text = f"""# Experiments
 
@@ -36,7 +36,8 @@ options (`nnblip experiment --help`), go on where they were when the same comman
 model and data set: `--model Salesforce/blip-vqa-base --dataset cocoqa:FOLDER --images download`.
 
 `nnblip experiment` prints the list; `nnblip experiment NAME` and `python experiments/NAME.py` do the same.
-This page was made by `nnblip experiment --all`, of {model}, in {total / 60:.0f} minutes.
+This page was made by `nnblip experiment --all`, of {model}, in {total / 60:.0f} minutes of one
+processor.
 
 "holds" and "fails": the whole 95 % interval, or a corrected test, says so; "not established": it does not, with these
 numbers of examples. What speaks against the numbers stands in each summary, and is part of them.
@@ -54,7 +55,7 @@ def _part(run: Run, figure: str) -> str:
 nnblip experiment {run.experiment.name}
 ```
 
-{run.settings} {run.record.seconds / 60:.1f} minutes.
+{run.settings} {run.record.cpu / 60:.1f} minutes of one processor.
 
 ![{run.experiment.question}]({FIGURES}/{figure})
 

@@ -26,11 +26,11 @@ class Record:
 
     def __init__(self, name: str, options: Options) -> None:
         self.out, self.file = options.out, options.out / FILE
-        self._known: dict[str, Any] = {"experiment": name, "asked": options.deciding, "seconds": 0.0}
+        self._known: dict[str, Any] = {"experiment": name, "asked": options.deciding, "seconds": 0.0, "cpu": 0.0}
         self._stored = self._read()
         if self._stored:
             self._same("asked", {"experiment": name, **options.deciding}, "choose another folder with --out")
-            self._known["seconds"] = self._stored.get("seconds", 0.0)
+            self._known |= {name: self._stored.get(name, 0.0) for name in ("seconds", "cpu")}
 
     def _read(self) -> dict[str, Any]:
         if not self.out.exists():
@@ -68,10 +68,15 @@ class Record:
         """How long all calls took together, up to now."""
         return float(self._known["seconds"])
 
+    @property
+    def cpu(self) -> float:
+        """How many seconds of processors that took, which other programs of the machine do not change."""
+        return float(self._known["cpu"])
+
     @contextmanager
     def begun(self) -> Iterator[None]:
         """The folder is there and known as this run's; if it is refused before anything is traced, nothing stays."""
-        new, began = not self._stored, time.perf_counter()
+        new, began, worked = not self._stored, time.perf_counter(), time.process_time()
         above = [one for one in self.out.absolute().parents if not one.exists()]
         try:
             self.out.mkdir(parents=True, exist_ok=True)
@@ -89,6 +94,7 @@ class Record:
             raise ResultError(f"folder {str(self.out)!r} cannot be written: {reason(error)}") from error
         finally:
             self._known["seconds"] += time.perf_counter() - began
+            self._known["cpu"] += time.process_time() - worked
             if self.file.exists():
                 with suppress(OSError):
                     self._write()
