@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Many = Parameter(consume_multiple=True, negative_iterable="")
 Flag = Annotated[bool, Parameter(negative="")]
+Whole = Annotated[int, Parameter(converter=lambda _, tokens: _whole(tokens[0].value))]
 #: Where they are written if nothing else is said, each in a folder of its own.
 OUT = Path("nnblip-experiments")
 
@@ -27,11 +28,11 @@ def experiment(
     model: str | None = None,
     dataset: Annotated[tuple[str, ...], Many] = (),
     images: Annotated[tuple[str, ...], Many] = (),
-    n: int | None = None,
+    n: Whole | None = None,
     nu: Annotated[tuple[float, ...], Many] = (),
-    draws: int | None = None,
+    draws: Whole | None = None,
     noise: Annotated[tuple[str, ...], Many] = (),
-    seed: int = 0,
+    seed: Whole = 0,
     device: str = "auto",
     dtype: str = "float32",
     remote: Flag = False,
@@ -101,6 +102,14 @@ def experiment(
     )  # refused before anything is read
     _done(perform(found, options))
     return None
+
+
+def _whole(text: str) -> int:
+    """As cyclopts reads numbers, which takes "1.5" for 2."""
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{told(text)}, expected a whole number") from None
 
 
 def _list() -> None:
