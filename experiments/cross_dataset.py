@@ -41,7 +41,10 @@ MARGIN = 0.1
 
 
 def follows(profile: xr.DataArray, others: xr.DataArray) -> xr.DataArray:
-    """Of each example, how its profile correlates over layers with the mean profile of other examples; (example)."""
+    """Of each example, how its profile correlates over layers with the mean profile of other examples; (example).
+
+    That mean is taken as it is: intervals of the correlations are about the examples, not about the others.
+    """
     shape = others.mean("example")
     known = (profile.notnull() & shape.notnull()).sum("layer") >= 3  # of two layers it is always 1 or -1
     return xr.corr(profile, shape, "layer").where(known)

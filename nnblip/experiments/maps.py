@@ -75,8 +75,7 @@ def strongest(
         dims: of a cell, such as layer and role.
         image: what each example's image is, where several share one; else examples are the units.
     """
-    cells, values = effects.picked(effect, dims)
-    values = values if image is None else by_image(values, image)
+    cells, values = effects.picked(effect if image is None else by_image(effect, image), dims)
     if not cells:
         return f"not ranked: no cell of {MIN_EXAMPLES} examples", None, values
     names = [", ".join(f"{dim} {label}" if dim != "role" else str(label) for dim, label in zip(dims, cell, strict=True))

@@ -89,7 +89,8 @@ class Run:
         broken = {source.name: len(source.dataset.problems) for source in self.sources}
         said = [f"{source.name} by {source.by}" for source in self.sources if source.by != "question_type" and by_type]
         told = f"Parted otherwise than by type: {', '.join(said)}.\n\n" if said else ""
-        self.section("Questions", told + choosing.passed_over(found, broken))
+        once = "\n\nEach image is asked about once, so that the examples are independent." if apart else ""
+        self.section("Questions", told + choosing.passed_over(found, broken) + once)
         return [group for group in found if group.examples]
 
     # --- stages ------------------------------------------------------------------------
