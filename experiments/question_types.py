@@ -108,7 +108,7 @@ def run(run: Run) -> None:
         if sets[a] == sets[b]  # data sets are compared by cross_dataset
     }
     corrected = holm({name: float(data.p_corrected.min()) for name, data in pairs.items()})
-    rows = [["difference", "smallest corrected p", "cells that differ for sure", "the surest of them"]]
+    rows = [["difference", "smallest corrected p", "cells that differ", "the surest of them"]]
     for name, data in pairs.items():
         sure = (data.p_corrected * len(pairs) < ALPHA).values  # of single cells Holm's steps promise nothing
         rows.append(
@@ -121,9 +121,9 @@ def run(run: Run) -> None:
         )
     run.section(
         "Differences",
-        f"Permutation tests of {len(pairs)} pairs, corrected for all layers and roles of each (those of"
-        f" at least {MIN_EXAMPLES} examples of either type) and for all pairs"
-        f" (those by Holm, single cells by Bonferroni); intervals of single differences are not corrected.\n\n{table(*rows)}",
+        f"Permutation tests of {len(pairs)} pairs, corrected for all layers and roles of each (of at"
+        f" least {MIN_EXAMPLES} examples of either type) and for all pairs"
+        f" (by Holm; single cells by Bonferroni); intervals of single differences are not corrected.\n\n{table(*rows)}",
     )
     run.claim("differ", differ(pairs, "pairs of types"))
     level = of_several(len(ranked) * len(cells))
