@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nnblip import demo
 from nnblip.command.cli import main
 from nnblip.experiments import index
 
@@ -67,3 +68,14 @@ def test_a_file_of_ones_own_runs_and_one_that_is_none_is_refused(capsys, tmp_pat
     assert not (tmp_path / "other").exists(), "nothing was traced"
     assert "was made with n 8, asked is 9" in refused(capsys, str(mine), "--out", str(out), "--n", "9")
     assert (out / "summary.md").read_text() == summary
+
+
+def test_a_model_that_answers_nothing_rightly_is_shown_with_its_answers_and_nothing_stays(capsys, tmp_path):
+    rows = [f"{one.image},{one.question},zebra,{one.question_type}" for one in demo.examples()[:3]]
+    (tmp_path / "asked.csv").write_text("\n".join(["image,question,answer,type", *rows]))
+    data, out = f"table:{tmp_path / 'asked.csv'}", tmp_path / "out"
+    told = refused(
+        capsys, "question_types", "--dataset", data, "--images", str(demo.HERE / "scenes"), "--out", str(out)
+    )
+    assert "answers none of 3 questions correctly; such as" in told and "not 'zebra'" in told
+    assert not out.exists()
