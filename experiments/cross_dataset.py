@@ -105,7 +105,10 @@ def run(run: Run) -> None:
 
     every = {c: {name: bounds(of_type(layers[c], source, name), SHARE) for name in names} for c in layers}
     typed = {c: {kind: bounds(of_type(layers[c], own, kind), SHARE) for kind in kinds} for c in layers}
-    settings = f"{run.options.noise[0]}, ν = {run.options.nu[0]:g}, {run.options.draws} draws; 95 % intervals; without layers that restore by construction"
+    o = run.options
+    settings = (
+        f"{o.noise[0]}, ν = {o.nu[0]:g}, {o.draws} draws; 95 % intervals; layers that restore by construction left out"
+    )
     run.figure("datasets", profiles(every, "relevance, mean over tokens", settings))
     for at in range(0, len(kinds), MOST_LINES):
         some = {c: {kind: typed[c][kind] for kind in kinds[at : at + MOST_LINES]} for c in typed}
