@@ -21,7 +21,6 @@ from helpers.figures import all_inside
 from scipy.stats import permutation_test
 
 import nnblip
-from nnblip.command.cli import main
 from nnblip.experiments import index, perform
 from nnblip.experiments.claims import FAILS, HOLDS, OPEN
 
@@ -237,7 +236,7 @@ def check_cross_dataset(out: Path, summary: str, claims: dict[str, Any]) -> None
         assert claims[key]["said"] == expected
 
 
-# --- one page of all, and figures -----------------------------------------------------------------
+# --- figures -----------------------------------------------------------------
 
 
 def test_figures_hold_everything_whatever_is_asked():
@@ -255,28 +254,3 @@ def test_figures_hold_everything_whatever_is_asked():
     )
     for size in (1, 2, 4):
         all_inside(plot_greedy(sets.isel(example=slice(size))))
-
-
-@pytest.mark.slow
-def test_a_page_has_question_command_figure_answer_and_time(ran, model, tmp_path, monkeypatch, capsys):
-    kept = {}
-    monkeypatch.setattr(index, "names", lambda: ["paper_heatmaps"])
-    monkeypatch.setattr(index, "in_checkout", lambda: False)
-    original = index.load
-
-    def small(name: str):
-        found = original(name)
-        options = type(found).options
-        monkeypatch.setattr(type(found), "options", lambda self, out, **more: options(self, out, n=8, **SMALLER[name]))
-        kept[name] = found
-        return found
-
-    monkeypatch.setattr(index, "load", small)
-    assert main(["experiment", "--all", "--out", str(tmp_path / "all")]) == 0
-    page = (tmp_path / "all" / "README.md").read_text()
-    found = kept["paper_heatmaps"]
-    assert f"## paper_heatmaps: {found.question}" in page and "nnblip experiment paper_heatmaps\n" in page
-    for target in re.findall(r"\]\((\S+)\)", page):
-        assert (tmp_path / "all" / target).exists()
-    assert all(claim in page for claim in found.claims.values()) and re.search(r"\d\.\d minutes", page)
-    assert "Wrote" in capsys.readouterr().out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from nnblip import demo
 from nnblip.command.cli import main
 from nnblip.experiments import index
@@ -13,6 +15,7 @@ from nnblip.experiments.claims import OPEN, Verdict
 
 def run(run):
     (group,) = run.choose(by_type=False)
+    run.figure("none", Figure())
     run.section("Seen", f"{len(group.examples)} questions of {run.model.name}")
     run.claim("one", Verdict(OPEN, "nobody looked"))
 
@@ -79,3 +82,16 @@ def test_a_model_that_answers_nothing_rightly_is_shown_with_its_answers_and_noth
     )
     assert "answers none of 3 questions correctly; such as" in told and "not 'zebra'" in told
     assert not out.exists()
+
+
+def test_all_of_them_make_a_page_with_question_command_figure_answer_and_time(capsys, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(MINE)
+    monkeypatch.setattr(index, "folder", lambda: tmp_path)
+    monkeypatch.setattr(index, "in_checkout", lambda: False)
+    assert main(["experiment", "--all", "--out", str(tmp_path / "all")]) == 0
+    page = (tmp_path / "all" / "README.md").read_text()
+    assert "## mine: Is it so?\n\n```bash\nnnblip experiment mine\n```" in page
+    assert "- **not established**: It is so (nobody looked)" in page and re.search(r"\d\.\d minutes", page)
+    assert [(tmp_path / "all" / one).exists() for one in re.findall(r"\]\((\S+)\)", page)] == [True]
+    told = capsys.readouterr().out
+    assert "1 of 1: mine" in told and f"Wrote {tmp_path / 'all' / 'README.md'}" in told
