@@ -138,8 +138,8 @@ def run(run: Run) -> None:
         label = f"{a} − {b}, {c.replace('_', ' ')}"
         same[label] = alike(found, MARGIN, label)
         for layer in found.layer.values.tolist():
-            at = found.sel(layer=layer)
-            differences.append([label, str(layer), f"{at.difference:+z.3f} [{at.low:+z.3f}, {at.high:+z.3f}]"])
+            one = found.sel(layer=layer)
+            differences.append([label, str(layer), f"{one.difference:+z.3f} [{one.low:+z.3f}, {one.high:+z.3f}]"])
     run.section(
         "Do data sets agree?",
         f"Relevance of layers; intervals of each table hold together with 95 %.\n\n{table(*rows)}\n\n"

@@ -174,9 +174,9 @@ def run(run: Run) -> None:
         levels[noise] = levels_of(measures[noise], own, groups)
     run.keep("levels", xr.DataTree.from_dict({f"{noise}/{n}": node.to_dataset() for noise, data in levels.items()
                                               for n, node in data.children.items()}))  # fmt: skip
-    for name, rows in FIGURES.items():
-        if any(row in data.children for data in levels.values() for row in rows):
-            run.figure(name, plot(levels, rows))
+    for name, shown in FIGURES.items():
+        if any(row in data.children for data in levels.values() for row in shown):
+            run.figure(name, plot(levels, shown))
 
     best = {noise: {group: recommended(data, group) for group in groups} for noise, data in levels.items()}
     rows = [["questions", *levels]]
@@ -187,11 +187,11 @@ def run(run: Run) -> None:
     for noise, data in levels.items():
         nus = sorted(data["share lost"].nu.values.tolist())
         by_nu = table(["ν", *HEAD], *([f"{nu:g}", *row_of(data, ALL, nu)] for nu in nus))
-        shown, why = best[noise][ALL], "recommended"
-        if shown is None:
-            shown, why = nus[-1], "the largest; none is recommended"
-        types = table(["questions", *HEAD], *([group, *row_of(data, group, shown)] for group in groups[1:]))
-        run.section(noise, f"All questions, with {intervals_are()}:\n\n{by_nu}\n\nAt ν = {shown:g} ({why}):\n\n{types}")
+        nu, why = best[noise][ALL], "recommended"
+        if nu is None:
+            nu, why = nus[-1], "the largest; none is recommended"
+        types = table(["questions", *HEAD], *([group, *row_of(data, group, nu)] for group in groups[1:]))
+        run.section(noise, f"All questions, with {intervals_are()}:\n\n{by_nu}\n\nAt ν = {nu:g} ({why}):\n\n{types}")
     claims(run, measures, best, own, groups)
 
 
