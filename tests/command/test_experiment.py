@@ -10,6 +10,7 @@ from nnblip.experiments import index
 
 #: The shortest experiment there can be.
 MINE = """
+from matplotlib.figure import Figure
 from nnblip.experiments import Defaults, Experiment
 from nnblip.experiments.claims import OPEN, Verdict
 

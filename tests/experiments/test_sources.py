@@ -46,8 +46,8 @@ def test_what_is_missing_is_said(tmp_path):
     assert len(opened(asked(one), ("types",))[0].examples) == 3
     with pytest.raises(NnblipError, match="did you mean 'color'"):
         opened(asked(one, types=("colour",)), ())
-    with pytest.raises(NnblipError, match="the field of table 'typ' is unknown; did you mean"):
-        opened(asked(one, by="typ"), ())
+    with pytest.raises(NnblipError, match="the field of table 'question_typ' is unknown; did you mean"):
+        opened(asked(one, by="question_typ"), ())
 
 
 def test_many_types_are_parted_by_a_coarser_field_or_as_asked(tmp_path):
