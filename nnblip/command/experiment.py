@@ -75,7 +75,8 @@ def experiment(
     types
         The types of questions that are taken; GROUP=TYPE,TYPE puts some together, "*" stands for any text.
     by
-        The field by which questions are parted, such as answer_type of VQA v2; by default question_type.
+        The field by which the questions of data sets that have it are parted, such as answer_type of VQA v2; by
+        default question_type.
     out
         Its folder: a new one, or that of the same command, which then goes on.
     """

@@ -11,7 +11,7 @@ from nnblip.effects.intervals import MIN_EXAMPLES
 from nnblip.errors import SettingError, one_of, whole
 from nnblip.experiments.options import Options
 from nnblip.noise import NOISES
-from nnblip.passes.settings import AUTO, Settings
+from nnblip.passes.settings import Settings
 
 #: What a data set may have to bring.
 NEEDS = ("types", "images", "boxes")
@@ -83,5 +83,4 @@ class Experiment:
                 f"dataset {' '.join(options.dataset)}: {self.name} compares data sets, expected at least {self.sets}"
             )
         _ = options.groups
-        assert options.draws != AUTO
         return options

@@ -35,6 +35,11 @@ class Source:
     examples: list[Example]
     by: str = "question_type"
 
+    @property
+    def fields(self) -> set[str]:
+        """What its questions could be parted by."""
+        return {"question_type"}.union(*(e.extra for e in self.examples))
+
     def type_of(self, example: Example) -> str:
         """Its type; "" if it has none."""
         found = example.question_type if self.by == "question_type" else example.extra.get(self.by)
@@ -64,6 +69,8 @@ def opened(options: Options, needs: Iterable[str]) -> list[Source]:
     for name, spec in zip(names, options.dataset, strict=True):
         dataset = open_dataset(spec, images=places.get(name)).distinct()
         found.append(Source(name, dataset, list(dataset)))
+    if options.by:  # of some data sets; those without it are parted by type
+        one_of(options.by, sorted(set().union(*(source.fields for source in found))), "the field by which to part")
     for source in found:
         _part(source, options)
         _has(source, set(needs) | ({"types"} if options.types or options.by else set()))
@@ -127,9 +134,7 @@ def _places(images: tuple[str, ...], names: list[str], specs: tuple[str, ...]) -
 def _part(source: Source, options: Options) -> None:
     """By what its questions are parted: what is asked for, else their type, or a coarser field where there are many."""
     if options.by:
-        source.by = options.by
-        fields = sorted({name for e in source.examples[:1000] for name in e.extra} | {"question_type"})
-        one_of(options.by, fields, f"the field of {source.name}")
+        source.by = options.by if options.by in source.fields else source.by
         return
     if options.types:
         return

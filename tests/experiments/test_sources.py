@@ -46,7 +46,7 @@ def test_what_is_missing_is_said(tmp_path):
     assert len(opened(asked(one), ("types",))[0].examples) == 3
     with pytest.raises(NnblipError, match="did you mean 'color'"):
         opened(asked(one, types=("colour",)), ())
-    with pytest.raises(NnblipError, match="the field of table 'question_typ' is unknown; did you mean"):
+    with pytest.raises(NnblipError, match="the field by which to part 'question_typ' is unknown; did you mean"):
         opened(asked(one, by="question_typ"), ())
 
 
@@ -72,6 +72,8 @@ def test_types_of_two_data_sets_are_told_apart_and_pictures_are_where_each_has_t
     sources = opened(options, ("types", "images"))
     names = [part.name for part in parts_of(sources, options, True)]
     assert "color (table)" in names and "color (scenes)" in names
+    both = asked((spec, "scenes"), by="objects")
+    assert [one.by for one in opened(both, ())] == ["question_type", "objects"], "where there is the field"
     assert [part.name for part in parts_of(sources, options, False)] == ["table", "scenes"]
     assert "here" in image_of(sources[0].examples[0]), "the folder that was named"
     for images, message in (
