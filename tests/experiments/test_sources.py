@@ -72,7 +72,7 @@ def test_types_of_two_data_sets_are_told_apart_and_pictures_are_where_each_has_t
     sources = opened(options, ("types", "images"))
     names = [part.name for part in parts_of(sources, options, True)]
     assert "color (table)" in names and "color (scenes)" in names
-    both = asked((spec, "scenes"), by="objects")
+    both = asked((spec, "scenes"), by="objects", images=(f"table={tmp_path / 'here'}",))
     assert [one.by for one in opened(both, ())] == ["question_type", "objects"], "where there is the field"
     assert [part.name for part in parts_of(sources, options, False)] == ["table", "scenes"]
     assert "here" in image_of(sources[0].examples[0]), "the folder that was named"
