@@ -20,6 +20,8 @@ import pytest
 
 import nnblip
 from nnblip import datasets, demo, effects, errors, noise, plot
+from nnblip.command.cli import app
+from nnblip.experiments import index
 
 ROOT = Path(__file__).parent.parent
 PACKAGE, DOCS = ROOT / "nnblip", ROOT / "docs"
@@ -106,10 +108,10 @@ def test_the_commands_of_a_page_run(page, stranger):
             run(command, ROOT)
         elif command[0].startswith("scripts/"):  # this is run by one of them, and CI runs all
             assert os.access(ROOT / command[0], os.X_OK), command
-        elif command[0] == "python":  # tests of their own run every experiment; here only: can it be called so?
-            text = (ROOT / command[1]).read_text() + (ROOT / "experiments" / "common.py").read_text()
-            assert command[1].startswith("experiments/")
-            assert all(f'"{word}"' in text for word in command if word.startswith("--")), command
+        elif command[:2] == ["nnblip", "experiment"] and "--model" in command:  # for another model: can it be said so?
+            function, given, _ = app.parse_args(command[1:], exit_on_error=False, print_error=False)
+            asked = {name: value for name, value in given.arguments.items() if name not in ("name", "out")}
+            assert function.__name__ == "experiment" and index.load(given.arguments["name"]).options(**asked)
         else:
             run(command)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from cyclopts import App, CycloptsError
 
+from nnblip.command.experiment import experiment
 from nnblip.command.jobs import jobs
 from nnblip.command.options import MODEL, Asked, Model, Whole, say
 from nnblip.command.plot import plot
@@ -95,6 +96,7 @@ def doctor() -> int:
     return 0 if examine(say) else 1
 
 
+app.command(experiment)
 app.command(jobs)
 
 

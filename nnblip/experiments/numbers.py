@@ -1,0 +1,108 @@
+"""Means with intervals, all of them by `nnblip.effects`, and what they are called."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from nnblip import effects
+from nnblip.effects.intervals import MIN_DRAWS, MIN_EXAMPLES
+
+#: The support of a share of something: nothing bounds it.
+SHARE = (-np.inf, np.inf)
+
+
+class Mean(NamedTuple):
+    """One mean: its interval, of how many examples (or draws of one), and why there are no bounds, if there are none.
+
+    Named as the variables of `effects.interval`.
+    As a text "+0.120 [+0.080, +0.160], n = 16", or "+0.120, n = 3 (too few)".
+    """
+
+    value: float
+    low: float
+    high: float
+    units: int
+    reason: str
+
+    def __str__(self) -> str:
+        if np.isnan(self.value):
+            return f"none ({self.reason})"
+        if np.isnan(self.low):
+            return f"{self.value:+z.3f}, n = {self.units} ({_short(self.reason)})"
+        return f"{self.bare}, n = {self.units}"
+
+    @property
+    def bare(self) -> str:
+        """The same without n, for tables that have a column of it."""
+        if np.isnan(self.value):
+            return ""
+        if np.isnan(self.low):
+            return f"{self.value:+z.3f} ({_short(self.reason)})"
+        return f"{self.value:+z.3f} [{self.low:+z.3f}, {self.high:+z.3f}]"
+
+
+def mean(
+    values: xr.DataArray, support: tuple[float, float] | None = None, level: float = 0.95, over: str = "examples"
+) -> Mean:
+    """The mean of one number of each example (or each draw of it) over examples.
+
+    Args:
+        values: (example) or (example, draw); draws are averaged first.
+        support: their range; [-1, 1] if it is not given and all lie in it.
+        level: of the interval.
+        over: "draws" for the draws of one example.
+    """
+    return means(values, support, level, over)[()]
+
+
+def means(
+    values: xr.DataArray, support: tuple[float, float] | None = None, level: float = 0.95, over: str = "examples"
+) -> dict[tuple[int, ...], Mean]:
+    """The same of several: by their place in the dimensions besides example and draw, () of one alone."""
+    found = bounds(values, support, level, over)
+    columns = [found[name].values for name in Mean._fields]
+    return {
+        place: Mean(float(value), float(low), float(high), int(units), str(reason))
+        for place in np.ndindex(columns[0].shape)
+        for value, low, high, units, reason in [[column[place] for column in columns]]
+    }
+
+
+def bounds(
+    values: xr.DataArray, support: tuple[float, float] | None = None, level: float = 0.95, over: str = "examples"
+) -> xr.Dataset:
+    """`effects.interval`: `value`, `low`, `high`, `units` and `reason`. Examples are the units, one or many."""
+    if over == "draws":
+        values = values.isel(example=0) if "example" in values.dims else values
+        return effects.interval(values, over="draws", support=support, level=level)  # type: ignore[return-value]
+    if "draw" in values.dims:
+        values = values.mean("draw")
+    return effects.interval(values, over="examples", support=support, level=level)  # type: ignore[return-value]
+
+
+def compared(a: xr.DataArray, b: xr.DataArray, paired: bool, level: float = 0.95) -> xr.Dataset:
+    """`effects.compare` of two arrays, with the correction for all of their cells; `level` is of the intervals."""
+    found = effects.compare(a, b, paired=paired, level=level)
+    assert isinstance(found, xr.Dataset)
+    return found
+
+
+def by_image(values: xr.DataArray, image: xr.DataArray) -> xr.DataArray:
+    """Means over the examples of each image, which then are the units: examples that share one are not independent."""
+    if len(set(image.values.tolist())) == values.sizes["example"]:
+        return values
+    grouped = values.reset_coords(drop=True).groupby(xr.DataArray(image.values, dims="example", name="image"))
+    return grouped.mean("example").rename(image="example")
+
+
+def intervals_are(one: bool = False) -> str:
+    """Of what the intervals of a summary are, and what stands in their place."""
+    over, least = ("the draws of the one example", MIN_DRAWS) if one else ("examples", MIN_EXAMPLES)
+    return f"95 % intervals over {over}; too few: fewer than {least}"
+
+
+def _short(reason: str) -> str:
+    return reason.partition(":")[0].replace(" examples", "").replace(" draws", "")
