@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from nnblip.datasets.json_bytes import HALF
 from nnblip.errors import InputError
 
 
@@ -21,6 +22,7 @@ def text(value: Any, what: str) -> str:
             value.encode()
         except UnicodeEncodeError as error:  # bytes that were not UTF-8, or half a pair in JSON
             raise InputError(f"{what} {value!r:.100}: not UTF-8 text") from error
+        _require_whole(value, what)
     return value.strip()
 
 
@@ -48,7 +50,21 @@ def name(value: Any, what: str) -> str:
 
 
 def mapping(value: Any, what: str) -> dict[str, Any]:
-    """Raises `InputError` if `value` is no dict."""
+    """Raises `InputError` if `value` is no dict, or a text anywhere in it is no text."""
     if not isinstance(value, dict):
         raise InputError(f"{what} {value!r:.100}: expected names with values, not {type(value).__name__}")
+    _require_whole(value, what)
     return value
+
+
+def _require_whole(value: Any, what: str) -> None:
+    """Raises `InputError` for half of a surrogate pair in a text, or in one that a list or dict holds."""
+    if isinstance(value, str):
+        if HALF in value:
+            raise InputError(f"{what} {value!r:.100}: half of a surrogate pair, which is no character")
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            _require_whole(one, f"{what}: {key}")
+    elif isinstance(value, list):
+        for one in value:
+            _require_whole(one, what)

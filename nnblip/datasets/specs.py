@@ -25,7 +25,7 @@ SPECS = {
     "palit": "FILE.csv",
     "vqa2": "QUESTIONS.json,ANNOTATIONS.json",
     "gqa": "FILE.json",
-    "clevr": "FILE.csv",
+    "clevr": "FILE",
     "table": "FILE",
 }
 

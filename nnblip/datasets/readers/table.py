@@ -62,7 +62,8 @@ def table(
         return Dataset(title, _examples(*sources.rows_of(source), columns, place, title), strict)
     path = files.existing(source, "table")
     place = _Place(base or path.parent, allow_outside)
-    return Dataset(f"table:{source}", _examples(*sources.rows_of_file(path), columns, place, name or path.stem), strict)
+    rows = _examples(*sources.rows_of_file(path), columns, place, name or path.stem)
+    return Dataset(f"table:{source}", rows, strict, path)
 
 
 def hub(
