@@ -299,13 +299,12 @@ def _grouped(groups: Mapping[str, str], rows: Iterable[Example | Problem]) -> It
         if isinstance(row, Problem):
             yield row
             continue
-        found[str(row.question_type)] = None
-        if row.question_type in groups:
-            extra = {**row.extra, "given_type": row.question_type}
-            yield replace(row, question_type=groups[row.question_type], extra=extra)
-    for kind in groups:
-        if found:
-            one_of(kind, found, "question type", InputError)
+        kind = str(row.question_type)
+        found[kind] = None
+        if kind in groups:
+            yield replace(row, question_type=groups[kind], extra={**row.extra, "given_type": row.question_type})
+    for kind in groups if found else ():
+        one_of(kind, found, "question type", InputError)
 
 
 def _image_key(example: Example) -> Any:
