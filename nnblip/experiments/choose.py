@@ -76,7 +76,7 @@ class Asked:
         if new:
             from nnblip.datasets.choose import correct
 
-            found = correct(self.model, Dataset.of(prefix, new), progress=False)
+            found = correct(self.model, Dataset.of(prefix, new), progress=False, least=0)
             said = {problem.where: problem.what for problem in found.left_out}
             broken = {problem.where: problem.what for problem in found.problems}
             with self.log.open("a") as file:
