@@ -249,6 +249,11 @@ def test_easy_vqa_gives_the_packages_questions():
 TRIO = ("circle", "rectangle", "triangle")
 
 
+def words(example):
+    """Of a question: colors of two words are one."""
+    return {*example.question.split(), example.question.partition(" is ")[2]}
+
+
 def test_scenes_are_those_of_the_generator_and_drawn_when_needed():
     found = read(datasets.generated_scenes(50, seed=77))
     assert len(found) == 50
@@ -258,6 +263,18 @@ def test_scenes_are_those_of_the_generator_and_drawn_when_needed():
         for question in scenes.questions(scenes.scene(77, index))
     ]
     assert [(e.question, e.answer, e.question_type, e.image.index) for e in found] == asked[:50]
+    for example in found:
+        scene, boxes = scenes.scene(77, example.image.index), example.extra["box"].split()
+        shown = [
+            item for item in scene.objects if {item.shape, scenes.PLURALS[item.shape], item.color} & words(example)
+        ]
+        assert len(boxes) == len(shown), "as many boxes as objects that the question means"
+        for box, item in zip(boxes, shown, strict=True):
+            left, upper, right, lower = map(int, box.split(","))
+            mine = scene.owner == scene.objects.index(item)
+            inside = mine[upper:lower, left:right]
+            assert inside.sum() == mine.sum() > 0, "all of the object is in its box"
+            assert inside[0].any() and inside[-1].any() and inside[:, 0].any() and inside[:, -1].any(), "and no more"
     last = found[-1]
     np.testing.assert_array_equal(np.asarray(load_image(last.image)), scenes.scene(77, last.image.index).pixels)
     assert [e.id for e in datasets.generated_scenes(3, seed=77)] == [e.id for e in found[:3]]
@@ -371,6 +388,7 @@ def test_specs_open_each_format(tmp_path):
         f"clevr:{own.clevr_json(tmp_path / 'c.json')}": 2,
         f"table:{table}": 1,
         "scenes": 1000,
+        "scenes:7": 7,
     }
     for spec, count in counts.items():
         dataset = datasets.open_dataset(spec)
@@ -386,7 +404,8 @@ def test_specs_open_each_format(tmp_path):
         ("palit:", "palit:FILE.csv"),
         ("vqa2:a.json", "vqa2:QUESTIONS.json,ANNOTATIONS.json"),
         ("vqa2:a.json,", "vqa2:QUESTIONS.json,ANNOTATIONS.json"),
-        ("scenes:5", "expected scenes"),
+        ("scenes:many", "expected scenes, or scenes:N"),
+        ("scenes:0", "n 0: expected a whole number of at least 1"),
         ("", "unknown"),
         (None, "expected a text"),
         ("palit:nowhere_color.csv", "no such file"),
