@@ -11,10 +11,12 @@ the small model was trained on none. A table needs a column `box` ("left,upper,r
 
 pointing   Does the strongest patch touch the object, and how much of a map lies in its box?
 rank       Do both maps order the patches alike? Spearman's rank correlation of each layer and head with the causal map,
-           over patches; weights are means over the question's tokens, and the image's [CLS] is left out.
+           over patches; weights are means over the question's tokens, and the image's [CLS] is left out. How near
+           a map can come to it is what another causal map says, of patches that are damaged in another way.
 regions    All patches that touch the object, restored or damaged together, against random regions of the same size
            and shape that touch none of it (as in 2410.07149).
 
+Not all of an answer need lie on the object: where a thing is ("where is the circle": sand) is seen beside it.
 The layer whose map is nearest is chosen by one half of the examples and measured on the other (`effects.picked`).
 """
 
@@ -46,6 +48,8 @@ ENCODER, IMAGE = "question_encoder", "image_encoder"
 VALUE = VARIABLES[2]
 #: So many examples are done between two stores; random regions of each; scenes that are drawn.
 TOGETHER, RANDOM, SHOWN = 25, 8, 6
+#: The other damage, against which the causal map is held, and with how many draws.
+OTHER, OTHER_DRAWS = {"shuffle": "mean"}, {"shuffle": 2}
 #: A rank correlation from which on one map may stand in for another.
 STAND_IN = 0.5
 MAPS = {"attention": "cross-attention", "grad_cam": "Grad-CAM"}
@@ -84,6 +88,14 @@ def of_regions(run: Run, examples: Sequence[nnblip.Example]) -> xr.Dataset:
     return xr.Dataset(
         {"restored": (dims, found[0]), "lost": (dims, found[1])}, {"example": [example.id for example in examples]}
     )
+
+
+def traced(run: Run, name: str, examples: list[nnblip.Example], **settings: object) -> xr.DataArray:
+    """The causal map of each example, in their order: what is lost when a patch is damaged (example, patch)."""
+    tree = run.sweep(name, examples, components=[IMAGE], direction="noising", **settings)
+    effect = nnblip.indirect_effect(tree)[IMAGE][VALUE].mean("draw").isel(nu=0, kind=0, layer=-1, token=slice(1, None))
+    effect = effect.rename(token="patch").reset_coords(drop=True)
+    return effect.sel(example=[example.id for example in examples])
 
 
 def in_parts(run: Run, name: str, make: Callable[..., xr.Dataset], examples: list[nnblip.Example]) -> xr.Dataset:
@@ -208,17 +220,16 @@ def run(run: Run) -> None:
     examples = [example for group in groups for example in group.examples]
     side = run.model.extent(1, 1).side
     covers = np.stack([coverage(example, side) for example in examples])  # refuses a bad box before anything is traced
-    tree = run.sweep("causal", examples, components=[IMAGE], direction="noising")
-    effect = nnblip.indirect_effect(tree)[IMAGE][VALUE].mean("draw").isel(nu=0, kind=0, layer=-1, token=slice(1, None))
-    causal = effect.rename(token="patch").reset_coords(drop=True)
-    order = {name: place for place, name in enumerate(causal.example.values.tolist())}
-    causal = causal.isel(example=[order[example.id] for example in examples])
+    noise = run.options.noise[0]
+    causal = traced(run, "causal", examples)
+    other = OTHER.get(noise, "shuffle")
+    again = traced(run, other, examples, noise=other, draws=OTHER_DRAWS.get(other, 1))
     truth = causal.values.reshape(covers.shape).astype(float)
     judge = partial(judged, covers=covers, truth=truth)
     weights = in_parts(run, "attention", attended, examples)
     found = {kind: with_all(judge, weights[kind]) for kind in MAPS}
     heads = {kind: judge(weights[kind]) for kind in MAPS}
-    own = judge(causal)
+    own, second = judge(causal), judge(again)
     labels = {"example": causal.example}
     chance = {
         "hit": xr.DataArray((covers > 0).mean((1, 2)), labels, ("example",)),
@@ -226,6 +237,7 @@ def run(run: Run) -> None:
     }
 
     rows = [["map", *WHAT.values()], ["causal map", *(str(mean(own[name], SUPPORT[name])) for name in chance), ""]]
+    rows.append([f"causal map by {other}", *(str(mean(second[name], SUPPORT[name])) for name in WHAT)])
     for kind, data in found.items():
         for layer in data.layer.values:
             one = data.sel(layer=layer)
@@ -267,7 +279,7 @@ def run(run: Run) -> None:
         one_head = f"layer and head {which}: {alone}" if len(single.cells) == 1 else "the halves choose different ones"
         rows.append([name, where if len(layers.cells) == 1 else f"{where} (the halves differ)", str(value), one_head])
         if best is None or value.value > best[1].value:
-            best = f"{name}, layer {where}", value
+            best = f"{name}, layer {where}", value, layers.values
     run.section(
         "The best stand-in",
         "The layer (mean over heads), and the head, whose maps correlate best with the causal map: chosen by one half"
@@ -275,15 +287,18 @@ def run(run: Run) -> None:
     )
     assert best is not None
     run.claim("stand_in", above(best[1], STAND_IN, f"rank correlation of {best[0]}"))
+    less = mean(best[2] - second["rank"].drop_vars("example").assign_coords(example=best[2].example))
+    run.claim("farther", below(less, 0, f"rank correlation of {best[0]} minus that of the causal map by {other}"))
 
     region = in_parts(run, "regions", of_regions, examples)
     rows = [["", "the object", "random regions, mean", "difference"]]
-    total = nnblip.total_effect(tree)["corrupted"][VALUE].isel(nu=0)
+    total = nnblip.total_effect(nnblip.results.open_result(run.out / "causal.zarr"))["corrupted"][VALUE].isel(nu=0)
     for name in ("restored", "lost"):
         data = region[name]
-        other = data.isel(region=slice(1, None)).mean("region")
-        more = mean(data.isel(region=0) - other)
-        rows.append([f"{name}, {VALUE.replace('_', ' ')}", str(mean(data.isel(region=0))), str(mean(other)), str(more)])
+        elsewhere = data.isel(region=slice(1, None)).mean("region")
+        more = mean(data.isel(region=0) - elsewhere)
+        told = f"{name}, {VALUE.replace('_', ' ')}"
+        rows.append([told, str(mean(data.isel(region=0))), str(mean(elsewhere)), str(more)])
         run.claim(name, above(more, 0, "the object's region minus random ones"))
     room = int(region["lost"].isel(region=1).notnull().sum())
     run.section(
@@ -292,7 +307,7 @@ def run(run: Run) -> None:
         f" (there is room for them in {room} of {len(examples)} scenes). Damaging all patches costs {mean(total)}."
         f"\n\n{table(*rows)}",
     )
-    run.keep("pointing", xr.DataTree.from_dict({"causal": own, **found, "regions": region}))
+    run.keep("pointing", xr.DataTree.from_dict({"causal": own, other: second, **found, "regions": region}))
     ranks = {kind: by_head(heads[kind]["rank"]) for kind in MAPS}
     o = run.options
     run.figure("pointing", plot_pointing(found, own, chance, f"{len(examples)} scenes, {o.noise[0]}, ν = {o.nu[0]:g}"))
@@ -315,6 +330,7 @@ EXPERIMENT = Experiment(
         "attention_less": "Less of cross-attention than of the causal map lies on the object",
         "grad_cam_less": "Less of Grad-CAM than of the causal map lies on the object",
         "stand_in": f"A layer's map can stand in for the causal map (rank correlation above {STAND_IN:g})",
+        "farther": "No layer's map is as near to the causal map as the causal map of another damage",
         "restored": "Restoring the object brings more back than restoring as much of the rest",
         "lost": "Damaging the object costs more than damaging as much of the rest",
     },
