@@ -12,7 +12,8 @@ the small model was trained on none. A table needs a column `box` ("left,upper,r
 pointing   Does the strongest patch touch the object, and how much of a map lies in its box?
 rank       Do both maps order the patches alike? Spearman's rank correlation of each layer and head with the causal map,
            over patches; weights are means over the question's tokens, and the image's [CLS] is left out. How near
-           a map can come to it is what another causal map says, of patches that are damaged in another way.
+           a map can come to it is what another causal map says: of a picture that is damaged before the image
+           encoder, each patch takes its state at the encoder's end from it.
 regions    All patches that touch the object, restored or damaged together, against random regions of the same size
            and shape that touch none of it (as in 2410.07149).
 
@@ -25,6 +26,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -48,8 +50,8 @@ ENCODER, IMAGE = "question_encoder", "image_encoder"
 VALUE = VARIABLES[2]
 #: So many examples are done between two stores; random regions of each; scenes that are drawn.
 TOGETHER, RANDOM, SHOWN = 25, 8, 6
-#: The other damage, against which the causal map is held, and with how many draws.
-OTHER, OTHER_DRAWS = {"shuffle": "mean"}, {"shuffle": 2}
+#: Where the other damage is done, against which the causal map is held.
+OTHER = "patch_embeds"
 #: A rank correlation from which on one map may stand in for another.
 STAND_IN = 0.5
 MAPS = {"attention": "cross-attention", "grad_cam": "Grad-CAM"}
@@ -90,12 +92,13 @@ def of_regions(run: Run, examples: Sequence[nnblip.Example]) -> xr.Dataset:
     )
 
 
-def traced(run: Run, name: str, examples: list[nnblip.Example], **settings: object) -> xr.DataArray:
-    """The causal map of each example, in their order: what is lost when a patch is damaged (example, patch)."""
-    tree = run.sweep(name, examples, components=[IMAGE], direction="noising", **settings)
-    effect = nnblip.indirect_effect(tree)[IMAGE][VALUE].mean("draw").isel(nu=0, kind=0, layer=-1, token=slice(1, None))
-    effect = effect.rename(token="patch").reset_coords(drop=True)
-    return effect.sel(example=[example.id for example in examples])
+def traced(run: Run, name: str, examples: list[nnblip.Example], **settings: Any) -> xr.DataArray:
+    """The causal map of each example: what is lost when the last state of a patch is damaged (example, patch)."""
+    extent = run.model.extent(1, 1)
+    patches = [nnblip.Site(IMAGE, layer=extent.image_layers - 1, token=patch + 1) for patch in range(extent.side**2)]
+    tree = run.sweep(name, examples, cells=patches, direction="noising", **settings)
+    effect = nnblip.indirect_effect(tree)["cells"][VALUE].mean("draw").isel(nu=0)
+    return effect.rename(cell="patch").reset_coords(drop=True).sel(example=[example.id for example in examples])
 
 
 def in_parts(run: Run, name: str, make: Callable[..., xr.Dataset], examples: list[nnblip.Example]) -> xr.Dataset:
@@ -220,10 +223,8 @@ def run(run: Run) -> None:
     examples = [example for group in groups for example in group.examples]
     side = run.model.extent(1, 1).side
     covers = np.stack([coverage(example, side) for example in examples])  # refuses a bad box before anything is traced
-    noise = run.options.noise[0]
     causal = traced(run, "causal", examples)
-    other = OTHER.get(noise, "shuffle")
-    again = traced(run, other, examples, noise=other, draws=OTHER_DRAWS.get(other, 1))
+    again = traced(run, OTHER, examples, noise_at=OTHER)
     truth = causal.values.reshape(covers.shape).astype(float)
     judge = partial(judged, covers=covers, truth=truth)
     weights = in_parts(run, "attention", attended, examples)
@@ -237,7 +238,7 @@ def run(run: Run) -> None:
     }
 
     rows = [["map", *WHAT.values()], ["causal map", *(str(mean(own[name], SUPPORT[name])) for name in chance), ""]]
-    rows.append([f"causal map by {other}", *(str(mean(second[name], SUPPORT[name])) for name in WHAT)])
+    rows.append(["causal map of the other damage", *(str(mean(second[name], SUPPORT[name])) for name in WHAT)])
     for kind, data in found.items():
         for layer in data.layer.values:
             one = data.sel(layer=layer)
@@ -288,7 +289,7 @@ def run(run: Run) -> None:
     assert best is not None
     run.claim("stand_in", above(best[1], STAND_IN, f"rank correlation of {best[0]}"))
     less = mean(best[2] - second["rank"].drop_vars("example").assign_coords(example=best[2].example))
-    run.claim("farther", below(less, 0, f"rank correlation of {best[0]} minus that of the causal map by {other}"))
+    run.claim("farther", below(less, 0, f"rank correlation of {best[0]} minus that of the other damage"))
 
     region = in_parts(run, "regions", of_regions, examples)
     rows = [["", "the object", "random regions, mean", "difference"]]
@@ -307,7 +308,7 @@ def run(run: Run) -> None:
         f" (there is room for them in {room} of {len(examples)} scenes). Damaging all patches costs {mean(total)}."
         f"\n\n{table(*rows)}",
     )
-    run.keep("pointing", xr.DataTree.from_dict({"causal": own, other: second, **found, "regions": region}))
+    run.keep("pointing", xr.DataTree.from_dict({"causal": own, OTHER: second, **found, "regions": region}))
     ranks = {kind: by_head(heads[kind]["rank"]) for kind in MAPS}
     o = run.options
     run.figure("pointing", plot_pointing(found, own, chance, f"{len(examples)} scenes, {o.noise[0]}, ν = {o.nu[0]:g}"))

@@ -32,8 +32,8 @@ def test_it_says_what_the_maps_say(experiment, tmp_path, model):
 
     causal = xr.open_datatree(out / "causal.zarr")
     examples = {e.id: e for e in datasets.generated_scenes(300)}
-    effect = causal["clean"].logit_difference - causal["image_encoder"].logit_difference
-    effect = effect.isel(nu=0, draw=0, kind=0, layer=0, token=slice(1, None)).transpose("example", "token")
+    effect = causal["clean"].logit_difference - causal["cells"].logit_difference
+    effect = effect.isel(nu=0, draw=0).transpose("example", "cell")
     assert float(abs(effect).max()) > 0.5, "a model without effects would pass"
     hits = []
     for one in effect:
