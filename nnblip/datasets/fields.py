@@ -59,12 +59,13 @@ def mapping(value: Any, what: str) -> dict[str, Any]:
 
 def _require_whole(value: Any, what: str) -> None:
     """Raises `InputError` for half of a surrogate pair in a text, or in one that a list or dict holds."""
-    if isinstance(value, str):
-        if HALF in value:
-            raise InputError(f"{what} {value!r:.100}: half of a surrogate pair, which is no character")
-    elif isinstance(value, dict):
-        for key, one in value.items():
-            _require_whole(one, f"{what}: {key}")
-    elif isinstance(value, list):
-        for one in value:
-            _require_whole(one, what)
+    left = [(what, value)]
+    while left:  # however deep they are nested
+        where, one = left.pop()
+        if isinstance(one, str):
+            if HALF in one:
+                raise InputError(f"{where} {one!r:.100}: half of a surrogate pair, which is no character")
+        elif isinstance(one, dict):
+            left += [(f"{what}: {key}", inner) for key, inner in one.items()]
+        elif isinstance(one, list):
+            left += [(where, inner) for inner in one]

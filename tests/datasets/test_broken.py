@@ -337,6 +337,13 @@ def test_half_of_a_surrogate_pair_is_told_of_and_no_question_mark(half, tmp_path
     broken(lambda strict: datasets.gqa(path, strict=strict), ["202218649"], ("00126851", "fullAnswer"))
 
 
+def test_what_is_nested_deep_is_looked_through(tmp_path):
+    path = own.gqa(tmp_path / "g.json")
+    deep = "[" * 900 + r'"\ud83d"' + "]" * 900
+    path.write_text(path.read_text().replace('"fullAnswer"', f'"deep": {deep}, "fullAnswer"', 1))
+    broken(lambda strict: datasets.gqa(path, strict=strict), ["202218649"], ("00126851", "question: deep"))
+
+
 @pytest.mark.parametrize("text", [r"\ud83d\ude00", r"\\ud83d", r"\u00e9\\", r"\"\ud83d\ude00\""])
 def test_whole_pairs_and_backslashes_are_what_json_says(text, tmp_path):
     path = own.gqa(tmp_path / "g.json")
