@@ -75,6 +75,9 @@ def correct(
     Correct means: with ten answers (`extra["answers"]`), VQA's soft accuracy is at least
     `SOFT`; with one, both are the same in VQA's normal form ("two" is "2", "a cat" is "cat").
 
+    What is kept has the model's own answer, as it says it: P("2") of a model that says "two" would be another
+    number. Where the data set spells it otherwise, that is the extra field `given_answer`.
+
     Args:
         model: a `BlipVQA`.
         dataset: its examples, which need an answer.
@@ -104,9 +107,14 @@ def correct(
         ten = example.extra.get("answers")
         if ten:
             score = accuracy(text, ten)
-            return example if score >= SOFT else f"the model answers {text!r}, soft accuracy {score:.2f}"
+            return own(example, text) if score >= SOFT else f"the model answers {text!r}, soft accuracy {score:.2f}"
         right = bool(text) and normalized(text) == normalized(example.answer)
-        return example if right else f"the model answers {text!r}, not {example.answer!r}"
+        return own(example, text) if right else f"the model answers {text!r}, not {example.answer!r}"
+
+    def own(example: Example, text: str) -> Example:
+        if text == example.answer:
+            return example
+        return replace(example, answer=text, extra={**example.extra, "given_answer": example.answer})
 
     def judged(examples: Iterator[Example]) -> Iterator[tuple[Example, Verdict]]:
         while group := list(itertools.islice(examples, TOGETHER if model.remote else 1)):

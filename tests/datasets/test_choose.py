@@ -69,6 +69,11 @@ def test_correct_is_exact_or_soft(answer, answers, right, model, asked):
     example, said = asked[0][0], asked[1][0]
     extra = {} if answers is None else {"answers": tuple(one.format(said) for one in answers)}
     kept = datasets.correct(model, [replace(example, answer=answer.format(said), extra=extra)], least=0)
+    if right:
+        (own,) = kept
+        assert own.answer == said, "what is traced is what the model says"
+        given = answer.format(said)
+        assert own.extra.get("given_answer", said) == given and ("given_answer" in own.extra) == (given != said)
     assert len(list(kept)) == right and kept.dropped == (not right)
 
 
@@ -121,7 +126,8 @@ def test_how_many_is_a_number(name, value, model):
 
 def test_numbers_are_the_same_in_words_and_digits(model, asked):
     number = next(i for i, e in enumerate(asked[0]) if e.question_type == "number" and asked[1][i] == "one")
-    assert list(datasets.correct(model, [replace(asked[0][number], answer="1")]))
+    (kept,) = datasets.correct(model, [replace(asked[0][number], answer="1")])
+    assert kept.answer == "one" and kept.extra["given_answer"] == "1"
 
 
 def test_what_cannot_be_asked_is_a_problem_and_not_wrong(model, asked, tmp_path):
