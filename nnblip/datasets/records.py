@@ -252,31 +252,29 @@ def _some(problems: list[Problem]) -> str:
 
 def _distinct(twice: Dataset | None, rows: Iterable[Example | Problem]) -> Iterator[Example | Problem]:
     """The first example of each question about an image; of those that `twice` has with several answers none."""
-    first: dict[Any, Example] = {}
+    first: dict[Any, tuple[str | None, str | None]] = {}  # id and answer
     doubtful: dict[Any, str] = {}
     if twice is not None:
         for row in twice._checked():
-            if isinstance(row, Example) and (said := _contradiction(first.setdefault(_asked(row), row), row)):
+            if isinstance(row, Example) and (said := _contradiction(first, row)):
                 doubtful.setdefault(_asked(row), said)
         first = {}
     for row in rows:
-        key = None if isinstance(row, Problem) else _asked(row)
-        if isinstance(row, Problem) or key not in first:
-            if isinstance(row, Example):
-                first[key] = row
-                if key in doubtful:
-                    row = Problem(f"id {row.id}", f"{doubtful[key]}; none is kept")
+        if isinstance(row, Problem):
             yield row
-        elif twice is None and (said := _contradiction(first[key], row)):
+        elif (key := _asked(row)) not in first:
+            first[key] = row.id, row.answer
+            yield Problem(f"id {row.id}", f"{doubtful[key]}; none is kept") if key in doubtful else row
+        elif twice is None and (said := _contradiction(first, row)):
             yield Problem(f"id {row.id}", f"{said}; the first is kept")
 
 
-def _contradiction(first: Example, other: Example) -> str:
-    """What is said of an example that asks what the first one asks, "" if it is answered alike."""
-    answers = first.answer, other.answer
-    if None in answers or normalized(str(answers[0])) == normalized(str(answers[1])):
+def _contradiction(first: dict[Any, tuple[str | None, str | None]], other: Example) -> str:
+    """What is said of an example that asks what another asked before it, "" if it is answered alike or new."""
+    name, answer = first.setdefault(_asked(other), (other.id, other.answer))
+    if answer is None or other.answer is None or normalized(answer) == normalized(other.answer):
         return ""
-    return f"{told(other.question)} is answered {told(answers[0])} by {first.id} and {told(answers[1])} by {other.id}"
+    return f"{told(other.question)} is answered {told(answer)} by {name} and {told(other.answer)} by {other.id}"
 
 
 def _asked(example: Example) -> Any:
