@@ -15,8 +15,8 @@ from nnblip.datasets.sniff import advice
 from nnblip.errors import InputError, told
 
 
-def existing(path: str | Path, what: str, folder: bool = False) -> Path:
-    """`path` if it is there.
+def existing(path: str | Path, what: str, folder: bool = False, data: bool = True) -> Path:
+    """`path` if it is there; of `data` an error names the reader that takes what is there instead.
 
     Raises:
         InputError: if it is not, or is a folder where a file is expected (or the other way round).
@@ -30,17 +30,17 @@ def existing(path: str | Path, what: str, folder: bool = False) -> Path:
     except (OSError, ValueError):  # a name that cannot be one: too long, or in a folder that is closed to us
         there = False
     if not there:
-        raise InputError(f"{what} {told(str(path), 200)}: there is no such {kind}{_instead(found, folder)}")
+        raise InputError(f"{what} {told(str(path), 200)}: there is no such {kind}{_instead(found, folder, data)}")
     return found
 
 
-def _instead(path: Path, folder: bool) -> str:
+def _instead(path: Path, folder: bool, data: bool) -> str:
     """What is there under the name of what is not."""
     try:
         there = path.is_file() if folder else path.is_dir()
     except (OSError, ValueError):
         return ""
-    return f", but a {'file' if folder else 'folder'}{advice(path)}" if there else ""
+    return f", but a {'file' if folder else 'folder'}{advice(path) if data else ''}" if there else ""
 
 
 def open_text(path: Path) -> TextIO:

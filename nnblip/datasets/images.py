@@ -131,7 +131,7 @@ class Finder:
         self.download = Download() if images == "download" else images if isinstance(images, Download) else None
         self.folder: Path | None = None
         if images is not None and self.download is None:
-            self.folder = files.existing(images, "images", folder=True)  # type: ignore[arg-type]
+            self.folder = files.existing(images, "images", folder=True, data=False)  # type: ignore[arg-type]
         if self.download is not None and isinstance(collection, Clevr):
             raise InputError("images='download': CLEVR is one archive of 18 GB; get it and give images=FOLDER")
 

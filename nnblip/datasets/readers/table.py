@@ -102,7 +102,7 @@ def hub(
 def _folder(images: Images) -> Path | None:
     if images == "download" or isinstance(images, Download):
         raise InputError("a table's images have no public addresses that nnblip knows: give images=FOLDER")
-    return None if images is None else files.existing(images, "images", folder=True)
+    return None if images is None else files.existing(images, "images", folder=True, data=False)
 
 
 @dataclass(frozen=True)
