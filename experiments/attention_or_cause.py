@@ -42,6 +42,7 @@ from nnblip.experiments.claims import above, below
 from nnblip.experiments.figures import STYLES, legend, line, tidy
 from nnblip.experiments.numbers import bounds, intervals_are, mean
 from nnblip.experiments.pointing import Pointed, boxes_of, coverage, pointed, regions
+from nnblip.experiments.sources import BOX
 from nnblip.experiments.texts import table
 from nnblip.results import VARIABLES
 
@@ -219,7 +220,7 @@ def plot_scenes(examples: list[nnblip.Example], maps: dict[str, np.ndarray]) -> 
 
 
 def run(run: Run) -> None:
-    groups = run.choose()
+    groups = run.choose(keep=lambda example: bool(example.extra.get(BOX)))
     examples = [example for group in groups for example in group.examples]
     side = run.model.extent(1, 1).side
     covers = np.stack([coverage(example, side) for example in examples])  # refuses a bad box before anything is traced
