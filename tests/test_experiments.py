@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from helpers.figures import all_inside
-from scipy.stats import permutation_test
+from scipy.stats import permutation_test, spearmanr
 
 import nnblip
 from nnblip.experiments import index, perform
@@ -26,6 +26,7 @@ from nnblip.experiments.claims import FAILS, HOLDS, OPEN
 
 #: What makes an experiment small enough for a test.
 SMALLER: dict[str, dict[str, Any]] = {
+    "attention_or_cause": {"dataset": ("scenes:300",), "types": ("color",)},
     "cross_dataset": {"draws": 2, "types": ("color",)},
     "multi_state": {"draws": 2, "n": 4},  # traces many times
     "noise_level": {"draws": 2, "nu": (0.5, 5.0), "noise": ("multiplicative", "scale"), "types": ("color",)},
@@ -97,6 +98,37 @@ def row_of(text: str, first: str) -> list[str]:
 
 
 # --- what each says, once more ------------------------------------------------------------------
+
+
+def check_attention_or_cause(out: Path, summary: str, claims: dict[str, Any]) -> None:
+    causal, stored = xr.open_datatree(out / "causal.zarr"), xr.open_datatree(out / "pointing.zarr")
+    lost = causal["clean"].logit_difference.values[:, None] - causal["cells"].logit_difference.values[:, 0, 0]
+    assert abs(lost).max() > 0.5, "a model without effects would pass"
+    lost = dict(zip(causal.example.values, lost, strict=True))
+    box = {e.id: [int(one) for one in e.extra["box"].split(",")] for e in nnblip.datasets.generated_scenes(300)
+           if e.question_type == "color"}  # fmt: skip
+
+    def touches(patch: int, left: int, upper: int, right: int, lower: int) -> bool:
+        row, column = divmod(patch, 8)
+        return 8 * column < right and 8 * column + 8 > left and 8 * row < lower and 8 * row + 8 > upper
+
+    hits = [touches(int(lost[name].argmax()), *box[name]) for name in stored["causal"].example.values]
+    assert stored["causal"].hit.values.tolist() == hits
+    assert row_of(summary, "causal map")[1].startswith(f"{np.mean(hits):+.3f}") and np.mean(hits) > 0.5
+
+    weights = xr.open_datatree(out / "attention-0.zarr")
+    for name in ("attention", "grad_cam"):
+        maps = weights[name].transpose("example", "layer", "head", "patch").values.mean(2)
+        for place, example in enumerate(weights.example.values):
+            ranks = stored[name]["rank"].sel(example=example, layer=[str(layer) for layer in range(maps.shape[1])])
+            wanted = [spearmanr(one, lost[example]).statistic for one in maps[place]]
+            np.testing.assert_allclose(ranks.values, wanted, atol=1e-6)
+
+    region = stored["regions"]
+    more = (region.lost[:, 0] - region.lost[:, 1:].mean("region")).values
+    assert region.lost.notnull().all() and f"{more.mean():+.3f}" in claims["lost"]["because"]
+    assert more.mean() > 0.5, "the object matters to the small model"
+    assert (out / "scenes.png").exists() and (out / "heads.png").exists()
 
 
 def check_question_types(out: Path, summary: str, claims: dict[str, Any]) -> None:

@@ -4,13 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnblip.roles import ROLES, roles
+from nnblip.roles import ATTRIBUTE_WORDS, FUNCTION_WORDS, PICTURE_WORDS, QUESTION_WORDS, ROLES, roles
 
 SHORT = {
     "C": "[CLS]",
     "q": "question word",
     "a": "attribute word",
     "f": "function word",
+    "P": "picture word",
     "c": "content word",
     "L": "last content word",
     ".": "punctuation",
@@ -39,6 +40,25 @@ TABLE = [
     ("[CLS] what is [UNK] [SEP]", "C q f L S"),
     ("[CLS] 2 dogs [SEP]", "C c L S"),
     ("[CLS] [SEP]", "C S"),
+    ("[CLS] isn ' t the other dog very old ? [SEP]", "C f . f f f c f L . S"),
+    ("[CLS] don ' t they ' re both [SEP]", "C f . f f . f f S"),
+    ("[CLS] is the sign ' t ' [SEP]", "C f f L . f . S"),  # no grammar: this t is a letter
+    ("[CLS] who won ? [SEP]", "C q L . S"),
+    ("[CLS] what is in front of the house [SEP]", "C q f f f f f L S"),
+    ("[CLS] what color is the front of the train [SEP]", "C q a f f c f f L S"),
+    ("[CLS] what are on top of each other [SEP]", "C q f f f f f f S"),
+    ("[CLS] is the man on top [SEP]", "C f f c f L S"),
+]
+PICTURES = [
+    ("[CLS] how many dogs are in the picture ? [SEP]", "C q q L f f f P . S"),
+    ("[CLS] where was this photo taken ? [SEP]", "C q f f P L . S"),
+    ("[CLS] what is this black and white photo of [SEP]", "C q f f c f L P f S"),
+    ("[CLS] is there a picture on the wall [SEP]", "C f f f c f f L S"),
+    ("[CLS] is this a picture of a girl [SEP]", "C f f f c f f L S"),
+    ("[CLS] what color is the picture frame [SEP]", "C q a f f c L S"),
+    ("[CLS] what is the color of the photograph [SEP]", "C q f f a f f L S"),  # COCO-QA asks for a thing's color
+    ("[CLS] how many pictures are there [SEP]", "C q q L f f S"),
+    ("[CLS] picture [SEP]", "C L S"),
 ]
 
 
@@ -49,6 +69,24 @@ def assert_roles(question, expected):
 @pytest.mark.parametrize(("question", "expected"), TABLE)
 def test_roles_of_questions_in_the_manner_of_coco_qa(question, expected):
     assert_roles(question, expected)
+
+
+@pytest.mark.parametrize(("question", "expected"), PICTURES)
+def test_the_picture_that_is_asked_about_is_no_content_word(question, expected):
+    assert_roles(question, expected)
+
+
+def test_lists_do_not_overlap():
+    lists = (QUESTION_WORDS, ATTRIBUTE_WORDS, PICTURE_WORDS, FUNCTION_WORDS)
+    assert sum(map(len, lists)) == len(frozenset().union(*lists))
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["other", "while", "each", "another", "same", "someone", "very", "both", "if", "either", "everyone", "also", "but"],
+)
+def test_words_that_were_missing_from_the_list(word):
+    assert roles(["[CLS]", "is", word, "dog", "[SEP]"])[2] == "function word"
 
 
 @pytest.mark.parametrize(
@@ -82,7 +120,7 @@ def test_no_tokens_have_no_roles():
 WORDS = st.sampled_from(
     [
         "[CLS]", "[SEP]", "[UNK]", "what", "how", "many", "color", "the", "of", "dog", "twenty", "##one", "##s", "##",
-        "?", "'", "cat", "sitting",
+        "?", "'", "cat", "sitting", "this", "picture", "photo", "and", "isn", "t", "in", "front",
     ]
 )  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Where people disagree, an answer counts as correct from this soft accuracy on: at least two of ten gave it.
 SOFT = 0.5
+#: So many wrong answers, and so many faults, are shown where too little is right.
+SHOWN = 5
 #: So many questions of a remote model make one request.
 TOGETHER = 8
 
@@ -43,6 +45,11 @@ class Chosen(Dataset):
     left_out: list[Problem]
 
     @property
+    def kept(self) -> int:
+        """How many were kept."""
+        return sum(1 for _ in self._rows())
+
+    @property
     def dropped(self) -> int:
         """How many were left out."""
         return len(self.left_out)
@@ -50,46 +57,80 @@ class Chosen(Dataset):
     @property
     def summary(self) -> str:
         """Such as "kept 40 of 50 (10 left out, 2 not readable)"."""
-        kept = sum(1 for _ in self._rows())
         unreadable = f", {len(self.problems)} not readable" if self.problems else ""
-        return f"kept {kept} of {kept + self.dropped} ({self.dropped} left out{unreadable})"
+        return f"kept {self.kept} of {self.kept + self.dropped} ({self.dropped} left out{unreadable})"
 
 
-def correct(model: BlipVQA, dataset: Dataset | Iterable[ExampleLike], progress: bool | None = None) -> Chosen:
+def correct(
+    model: BlipVQA,
+    dataset: Dataset | Iterable[ExampleLike],
+    progress: bool | None = None,
+    *,
+    n: int | None = None,
+    least: int = 1,
+    known: MutableMapping[str, str] | None = None,
+) -> Chosen:
     """The examples that the model answers correctly.
 
     Correct means: with ten answers (`extra["answers"]`), VQA's soft accuracy is at least
     `SOFT`; with one, both are the same in VQA's normal form ("two" is "2", "a cat" is "cat").
 
+    What is kept has the model's own answer, as it says it: P("2") of a model that says "two" would be another
+    number. Where the data set spells it otherwise, that is the extra field `given_answer`.
+
     Args:
         model: a `BlipVQA`.
         dataset: its examples, which need an answer.
         progress: draw a bar; None draws it in a terminal.
+        n: so many are wanted: what comes after the last of them is not read. Fewer are no error.
+        least: with fewer than so many there is nothing to go on with, which is an error. 0 takes what comes, to see
+            how often the model is right.
+        known: what this model has answered before, a text by the example's id; these are not asked again, and
+            what is new is put into it at once. A `dict`, or a `shelve.Shelf` for a choice that goes on
+            where it was stopped.
 
     Raises:
-        InputError: if the data set is strict and an image or question cannot be read.
+        InputError: if fewer than `least` are answered correctly, which says what was answered instead; if the data
+            set is strict and an image or question cannot be read.
         RemoteError: for any fault of a remote model's server, which is asked `TOGETHER` questions at a time.
     """
 
-    def judge(example: Example, said: Said) -> Example | str:
+    if n is not None:
+        whole(n, "n", 1, InputError)
+    whole(least, "least", 0, InputError)
+    answered: MutableMapping[str, str] = {} if known is None else known
+
+    def judge(example: Example, said: Said | str) -> Example | str:
         if example.answer is None:
             raise InputError("it has no answer to compare the model's with")
-        text = model.text(_tokens(said))
+        text = answered[str(example.id)] = said if isinstance(said, str) else model.text(_tokens(said))
         ten = example.extra.get("answers")
         if ten:
             score = accuracy(text, ten)
-            return example if score >= SOFT else f"the model answers {text!r}, soft accuracy {score:.2f}"
+            return own(example, text) if score >= SOFT else f"the model answers {text!r}, soft accuracy {score:.2f}"
         right = bool(text) and normalized(text) == normalized(example.answer)
-        return example if right else f"the model answers {text!r}, not {example.answer!r}"
+        return own(example, text) if right else f"the model answers {text!r}, not {example.answer!r}"
+
+    def own(example: Example, text: str) -> Example:
+        if text == example.answer:
+            return example
+        return replace(example, answer=text, extra={**example.extra, "given_answer": example.answer})
 
     def judged(examples: Iterator[Example]) -> Iterator[tuple[Example, Verdict]]:
         while group := list(itertools.islice(examples, TOGETHER if model.remote else 1)):
-            answers = iter(_own_answers(model, [(e.image, e.question) for e in group if e.answer is not None]))
+            new = [e for e in group if e.answer is not None and str(e.id) not in answered]
+            answers = iter(_own_answers(model, [(e.image, e.question) for e in new]))
+            asked = {str(e.id) for e in new}
             for example in group:
-                yield example, partial(judge, example, [] if example.answer is None else next(answers))
+                name = str(example.id)
+                said = next(answers) if name in asked else answered.get(name, [])
+                yield example, partial(judge, example, said)
 
     dataset = _as_dataset(dataset)
-    return _chosen(dataset, judged(iter(dataset)), progress)
+    found = _chosen(dataset, judged(iter(dataset)), progress, n)
+    if found.kept < least:
+        raise InputError(_too_few(found, least))
+    return found
 
 
 def partners(
@@ -168,12 +209,15 @@ def _as_dataset(given: Dataset | Iterable[ExampleLike]) -> Dataset:
     return Dataset.of("examples", [replace(e, id=e.id or str(place)) for place, e in enumerate(examples)])
 
 
-def _chosen(dataset: Dataset, judged: Iterable[tuple[Example, Verdict]], progress: bool | None) -> Chosen:
-    """The examples whose verdict is one; where it is a reason, a text, they are left out."""
+def _chosen(
+    dataset: Dataset, judged: Iterable[tuple[Example, Verdict]], progress: bool | None, n: int | None = None
+) -> Chosen:
+    """The examples whose verdict is one, the first n of them; where it is a reason, a text, they are left out."""
     kept: list[Example] = []
     left_out: list[Problem] = []
     unreadable: list[Problem] = []
-    for example, judge in tqdm(judged, unit="question", disable=None if progress is None else not progress):
+    bar = tqdm(judged, desc="choosing", unit="question", disable=None if progress is None else not progress)
+    for example, judge in bar:
         try:
             verdict = judge()
         except InputError as error:
@@ -185,9 +229,26 @@ def _chosen(dataset: Dataset, judged: Iterable[tuple[Example, Verdict]], progres
             left_out.append(Problem(str(example.id), verdict))
         else:
             kept.append(verdict)
+            bar.set_postfix(kept=len(kept), refresh=False)
+            if len(kept) == n:
+                break
+    bar.close()
     found: Chosen = Chosen.of(dataset.name, kept, [*dataset.problems, *unreadable], dataset.strict)
     found.left_out = left_out
     return found
+
+
+def _too_few(found: Chosen, least: int) -> str:
+    """Why there is nothing to go on with: what the model answered, or what could not be read."""
+    asked = found.kept + found.dropped
+    said = [*found.left_out[:SHOWN], *found.problems[:SHOWN]]
+    shown = "; ".join(map(str, said)) + ("; ..." if found.dropped + len(found.problems) > len(said) else "")
+    unreadable = f", {len(found.problems)} cannot be read" if found.problems else ""
+    return (
+        f"{found.name}: {found.kept} of {asked} questions are answered correctly{unreadable}, expected at least {least}"
+        + (f": {shown}" if shown else ": there is no question")
+        + ". Take other questions or another model (correct(..., least=0) goes on all the same)."
+    )
 
 
 def _own_answers(model: BlipVQA, asked: Sequence[tuple[Any, str]]) -> list[Said]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from nnblip.datasets.json_bytes import HALF
 from nnblip.errors import InputError
 
 
@@ -21,6 +22,7 @@ def text(value: Any, what: str) -> str:
             value.encode()
         except UnicodeEncodeError as error:  # bytes that were not UTF-8, or half a pair in JSON
             raise InputError(f"{what} {value!r:.100}: not UTF-8 text") from error
+        _require_whole(value, what)
     return value.strip()
 
 
@@ -48,7 +50,22 @@ def name(value: Any, what: str) -> str:
 
 
 def mapping(value: Any, what: str) -> dict[str, Any]:
-    """Raises `InputError` if `value` is no dict."""
+    """Raises `InputError` if `value` is no dict, or a text anywhere in it is no text."""
     if not isinstance(value, dict):
         raise InputError(f"{what} {value!r:.100}: expected names with values, not {type(value).__name__}")
+    _require_whole(value, what)
     return value
+
+
+def _require_whole(value: Any, what: str) -> None:
+    """Raises `InputError` for half of a surrogate pair in a text, or in one that a list or dict holds."""
+    left = [(what, value)]
+    while left:  # however deep they are nested
+        where, one = left.pop()
+        if isinstance(one, str):
+            if HALF in one:
+                raise InputError(f"{where} {one!r:.100}: half of a surrogate pair, which is no character")
+        elif isinstance(one, dict):
+            left += [(f"{what}: {key}", inner) for key, inner in one.items()]
+        elif isinstance(one, list):
+            left += [(where, inner) for inner in one]

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import ijson
-import numpy as np
 
+from nnblip.datasets.json_bytes import Pairs, Shallow
 from nnblip.datasets.records import Problem
+from nnblip.datasets.sniff import advice
 from nnblip.errors import InputError, told
 
 
-def existing(path: str | Path, what: str, folder: bool = False) -> Path:
-    """`path` if it is there.
+def existing(path: str | Path, what: str, folder: bool = False, data: bool = True) -> Path:
+    """`path` if it is there; of `data` an error names the reader that takes what is there instead.
 
     Raises:
         InputError: if it is not, or is a folder where a file is expected (or the other way round).
@@ -29,13 +30,28 @@ def existing(path: str | Path, what: str, folder: bool = False) -> Path:
     except (OSError, ValueError):  # a name that cannot be one: too long, or in a folder that is closed to us
         there = False
     if not there:
-        raise InputError(f"{what} {told(str(path), 200)}: there is no such {kind}")
+        raise InputError(f"{what} {told(str(path), 200)}: there is no such {kind}{_instead(found, folder, data)}")
     return found
+
+
+def _instead(path: Path, folder: bool, data: bool) -> str:
+    """What is there under the name of what is not."""
+    try:
+        there = path.is_file() if folder else path.is_dir()
+    except (OSError, ValueError):
+        return ""
+    return f", but a {'file' if folder else 'folder'}{advice(path) if data else ''}" if there else ""
 
 
 def open_text(path: Path) -> TextIO:
     """Open for reading; bytes that are not UTF-8 become surrogates, which `fields.text` refuses, row by row."""
     return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
+def begins_with_brace(path: Path) -> bool:
+    """Is it JSON rather than a table?"""
+    with path.open("rb") as file:
+        return file.read(4096).lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{")
 
 
 def csv_header(path: Path) -> list[str]:
@@ -96,7 +112,7 @@ def pick(header: Sequence[str], fits: Mapping[str, Callable[[str], bool]], path:
     for wanted, fit in fits.items():
         columns = [column for column in header if fit(column.lower())]
         if not columns:
-            raise InputError(f"{path}: no column for the {wanted}; it has {', '.join(map(repr, header))}")
+            raise InputError(f"{path}: no column for the {wanted}; it has {', '.join(map(repr, header))}{advice(path)}")
         found[wanted] = columns[0]
     return found
 
@@ -140,7 +156,7 @@ def json_objects(path: Path, key: str) -> Iterator[Any]:
         found = True
         yield entry
     if not found:
-        raise InputError(f"{path}: no list {key!r} with entries in it; expected the official file")
+        raise InputError(f"{path}: no list {key!r} with entries in it; expected the official file{advice(path)}")
 
 
 def json_pairs(path: Path) -> Iterator[tuple[str, Any]]:
@@ -159,9 +175,9 @@ def _parse(path: Path, entries: Callable[[Any], Iterator[Any]]) -> Iterator[Any]
         start = file.read(4096).lstrip()[:1]
         if start != b"{":
             said = "empty" if not start else f"it begins with {start.decode(errors='replace')!r}"
-            raise InputError(f"{path}: {said}; expected a JSON object, {{...}}")
+            raise InputError(f"{path}: {said}; expected a JSON object, {{...}}{advice(path)}")
         file.seek(mark)
-        number, iterator = 0, entries(_Shallow(file))
+        number, iterator = 0, entries(Shallow(Pairs(file)))
         while True:
             try:
                 entry = next(iterator)
@@ -172,29 +188,3 @@ def _parse(path: Path, entries: Callable[[Any], Iterator[Any]]) -> Iterator[Any]
                 raise InputError(f"{path}: no whole JSON, after {number} entries ({said:.200})") from error
             number += 1
             yield entry
-
-
-class _Shallow:
-    """A file of JSON whose brackets do not nest absurdly deep: ijson's memory grows with the depth squared.
-
-    Brackets in texts count too, which is far from the limit as long as most are closed again.
-    """
-
-    LIMIT = 1000
-
-    def __init__(self, file: Any) -> None:
-        self.file = file
-        self.depth = 0
-
-    def read(self, size: int = -1) -> bytes:
-        data: bytes = self.file.read(size)
-        signs = np.frombuffer(data, np.uint8)
-        depth = self.depth + np.cumsum(np.isin(signs, _OPEN).astype(int) - np.isin(signs, _CLOSE))
-        if depth.size:
-            self.depth = int(depth[-1])
-            if depth.max() > self.LIMIT:
-                raise ValueError(f"more than {self.LIMIT} brackets within each other")
-        return data
-
-
-_OPEN, _CLOSE = list(b"[{"), list(b"]}")

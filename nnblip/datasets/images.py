@@ -16,6 +16,8 @@ from nnblip.errors import InputError
 
 Images = str | Path | Download | None
 
+#: Other ends that people's copies of `.jpg` files have.
+SPELLINGS = (".JPG", ".jpeg", ".JPEG")
 COCO_SPLITS = ("train2014", "val2014", "train2017", "val2017", "test2015")
 
 
@@ -39,7 +41,8 @@ class Collection(Protocol):
 
 @dataclass(frozen=True)
 class Coco:
-    """COCO: `COCO_train2014_000000123456.jpg` (2014) or `000000123456.jpg` (2017), both perhaps in `train2014/`.
+    """COCO: `COCO_train2014_000000123456.jpg` (2014) or `000000123456.jpg` (2017), both perhaps in `train2014/`
+    or `images/train2014/`.
 
     An id belongs to one image in all releases; 2017 only dealt the images of 2014 out anew.
     """
@@ -54,7 +57,8 @@ class Coco:
         splits = dict.fromkeys([*self.splits, *COCO_SPLITS])
         names = [_coco_file(split, number) for split in splits]
         folders = [f"{split}/{name}" for split, name in zip(splits, names, strict=True)]
-        return [*dict.fromkeys([f"{number:012d}.jpg", *names, f"{number}.jpg", *folders])]
+        deeper = [f"images/{name}" for name in folders]
+        return [*dict.fromkeys([f"{number:012d}.jpg", *names, f"{number}.jpg", *folders, *deeper])]
 
     def addresses(self, image_id: Any) -> list[str]:
         number = fields.number(image_id, "image id")
@@ -123,10 +127,11 @@ class Finder:
 
     def __init__(self, images: Images, collection: Collection) -> None:
         self.collection = collection
+        self._latest = 0  # the place, among all names, of the one under which the latest image was
         self.download = Download() if images == "download" else images if isinstance(images, Download) else None
         self.folder: Path | None = None
         if images is not None and self.download is None:
-            self.folder = files.existing(images, "images", folder=True)  # type: ignore[arg-type]
+            self.folder = files.existing(images, "images", folder=True, data=False)  # type: ignore[arg-type]
         if self.download is not None and isinstance(collection, Clevr):
             raise InputError("images='download': CLEVR is one archive of 18 GB; get it and give images=FOLDER")
 
@@ -138,9 +143,15 @@ class Finder:
         """
         names = self.collection.files(image_id)
         if self.folder is not None:
-            for name in names:
-                if (self.folder / name).is_file():
-                    return str(self.folder / name)
+            spelt = [
+                *names,
+                *(name.removesuffix(".jpg") + end for end in SPELLINGS for name in names if ".jpg" in name),
+            ]
+            latest = min(self._latest, len(spelt) - 1)
+            for place in (latest, *(place for place in range(len(spelt)) if place != latest)):
+                if (self.folder / spelt[place]).is_file():
+                    self._latest = place
+                    return str(self.folder / spelt[place])
             raise InputError(f"image {image_id} is not in {str(self.folder)!r} ({', '.join(names[:2])}, ...)")
         if self.download is None:
             return Nowhere(names[0])

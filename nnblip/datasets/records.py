@@ -7,13 +7,17 @@ import heapq
 import itertools
 import re
 import warnings
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from nnblip.datasets.looks import as_html
+from nnblip.datasets.sniff import advice
 from nnblip.datasets.values import Seen
-from nnblip.errors import InputError, NnblipWarning, PlaceError, told, whole
+from nnblip.datasets.vqa_accuracy import normalized
+from nnblip.errors import InputError, NnblipWarning, PlaceError, one_of, told, whole
 from nnblip.examples import Example
 from nnblip.roles import ATTRIBUTE_WORDS, FUNCTION_WORDS, QUESTION_WORDS
 
@@ -46,19 +50,29 @@ class Dataset:
     Each iteration reads the files anew, row by row; images are not opened. A row that
     cannot be used is skipped, kept in `problems` and told of by one warning at the end.
     `len(dataset)`, `dataset[3]` and `dataset[:10]` read all rows once and keep them, without their images.
+    Where not one row can be used the file is not what the reader takes it for: `InputError`.
 
     Args:
         name: what it is called in messages and results.
         rows: gives, at each call, the examples and problems in their order.
         strict: the first problem raises `InputError` instead.
+        source: the file or folder that is read, if there is one: an error says for which reader it looks.
 
     Attributes:
         problems: what was skipped in the latest complete iteration.
     """
 
-    def __init__(self, name: str, rows: Callable[[], Iterable[Example | Problem]], strict: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        rows: Callable[[], Iterable[Example | Problem]],
+        strict: bool = False,
+        source: Path | None = None,
+    ) -> None:
         self.name = name
         self.strict = strict
+        self._source = source
+        self._selected = False  # the rows of a selection have been counted before
         self.problems: list[Problem] = []
         self._known: list[Problem] = []  # of the rows that examples in memory were chosen from
         self._rows = rows
@@ -84,8 +98,7 @@ class Dataset:
                 problems.append(row)
         self.problems = [*self._known, *problems]
         if problems:
-            said = "; ".join(map(str, problems[:3])) + ("; ..." if len(problems) > 3 else "")
-            warnings.warn(f"{self.name}: {len(problems)} rows skipped: {said}", NnblipWarning, stacklevel=2)
+            warnings.warn(f"{self.name}: {len(problems)} rows skipped: {_some(problems)}", NnblipWarning, stacklevel=2)
 
     def __len__(self) -> int:
         """How many examples can be used. Raises `InputError` for the first that cannot, if strict."""
@@ -134,21 +147,29 @@ class Dataset:
         return as_html(repr(self).strip("<>"), (row for row in self._checked() if isinstance(row, Example)))
 
     def _checked(self) -> Iterator[Example | Problem]:
-        """The rows; an id that came before is a problem."""
+        """The rows; an id that came before is a problem. Raises `InputError` if there is nothing but problems."""
         if self._read is not None:
             yield from self._read
             return
         seen: set[str] = set()
+        unusable: list[Problem] = []
         for row in self._rows():
             if isinstance(row, Example):
                 if row.id is None or row.id in seen:
                     row = Problem(f"id {row.id}", "no id" if row.id is None else "this id came before")
                 else:
                     seen.add(row.id)
+            elif not seen:
+                unusable.append(row)
             yield row
+        if unusable and not (seen or self._selected):
+            own = self.name.partition(":")[0]
+            hint = "" if self._source is None else advice(self._source, own)
+            raise InputError(f"{self.name}: not one of {len(unusable)} rows can be used: {_some(unusable)}{hint}")
 
     def _through(self, chosen: Callable[[Iterator[Example | Problem]], Iterable[Example | Problem]]) -> Dataset:
         found = Dataset(self.name, lambda: chosen(self._checked()), self.strict)
+        found._selected = True
         found.problems = found._known = self._known
         return found
 
@@ -205,22 +226,48 @@ class Dataset:
 
         return self._through(chosen)
 
-    def distinct(self) -> Dataset:
+    def typed(self, by: str | Mapping[str, str | Collection[str]]) -> Dataset:
+        """The same examples with other question types; what each had before is the extra field `given_type`.
+
+        VQA v2 has 65 types: `typed("answer_type")` makes them three, `typed("question_group")` a dozen, and
+        `typed({"color": ["what color is the", "what color are the"], "number": "how many"})` whatever one names.
+
+        Args:
+            by: name of an extra field that becomes the type; or names of groups, each with the types that it
+                takes together. Examples whose type is in no group are left out, as `where` would.
+
+        Raises:
+            InputError: for another thing, a type in two groups, or, when read, an example without that field and a
+                type that no example has.
+        """
+        if isinstance(by, str):
+            return self._through(partial(_retyped, by))
+        if not isinstance(by, Mapping) or not by:
+            raise InputError(f"typed {told(by)}: expected the name of a field, or groups such as {{'color': [...]}}")
+        groups: dict[str, str] = {}
+        for name, kinds in by.items():
+            for kind in _several(kinds):
+                if kind in groups:
+                    raise InputError(f"typed: the type {kind!r} is in two groups, {groups[kind]!r} and {name!r}")
+                groups[kind] = name
+        return self._through(partial(_grouped, groups))
+
+    def distinct(self, contradictory: str = "first") -> Dataset:
         """The first of the examples that ask the same question of the same image.
 
-        COCO-QA asks some questions several times; in an average each would count several times.
+        COCO-QA asks some questions several times; in an average each would count several times. Some of these it
+        answers in several ways (answers are compared in VQA's normal form): each such example is a problem, and told
+        of.
+
+        Args:
+            contradictory: "first" keeps the first example of a question with several answers, "none" keeps no
+                example of it, as nobody knows which answer is right; the rows are then read twice.
+
+        Raises:
+            InputError: for another `contradictory`; if the data set is strict and there are contradictory answers.
         """
-
-        def first(rows: Iterator[Example | Problem]) -> Iterator[Example | Problem]:
-            seen: set[tuple[Any, str]] = set()
-            for row in rows:
-                key = None if isinstance(row, Problem) else (_image_key(row), _plain(row.question))
-                if key is None or key not in seen:
-                    yield row
-                if key is not None:
-                    seen.add(key)
-
-        return self._through(first)
+        one_of(contradictory, ("first", "none"), "contradictory", InputError)
+        return self._through(partial(_distinct, self if contradictory == "none" else None))
 
     def sample(self, n: int, seed: int = 0) -> Dataset:
         """n examples, drawn without replacement, in the order of the data set.
@@ -255,6 +302,65 @@ def template_of(question: str) -> str:
     kept = QUESTION_WORDS | ATTRIBUTE_WORDS | FUNCTION_WORDS | {"many", "much"}
     words = [word if word in kept else "*" for word in _plain(question).split()]
     return re.sub(r"\*( \*)+", "*", " ".join(words))
+
+
+def _some(problems: list[Problem]) -> str:
+    return "; ".join(map(str, problems[:3])) + ("; ..." if len(problems) > 3 else "")
+
+
+def _distinct(twice: Dataset | None, rows: Iterable[Example | Problem]) -> Iterator[Example | Problem]:
+    """The first example of each question about an image; of those that `twice` has with several answers none."""
+    first: dict[Any, tuple[str | None, str | None]] = {}  # id and answer
+    doubtful: dict[Any, str] = {}
+    if twice is not None:
+        for row in twice._checked():
+            if isinstance(row, Example) and (said := _contradiction(first, row)):
+                doubtful.setdefault(_asked(row), said)
+        first = {}
+    for row in rows:
+        if isinstance(row, Problem):
+            yield row
+        elif (key := _asked(row)) not in first:
+            first[key] = row.id, row.answer
+            yield Problem(f"id {row.id}", f"{doubtful[key]}; none is kept") if key in doubtful else row
+        elif twice is None and (said := _contradiction(first, row)):
+            yield Problem(f"id {row.id}", f"{said}; the first is kept")
+
+
+def _contradiction(first: dict[Any, tuple[str | None, str | None]], other: Example) -> str:
+    """What is said of an example that asks what another asked before it, "" if it is answered alike or new."""
+    name, answer = first.setdefault(_asked(other), (other.id, other.answer))
+    if answer is None or other.answer is None or normalized(answer) == normalized(other.answer):
+        return ""
+    return f"{told(other.question)} is answered {told(answer)} by {name} and {told(other.answer)} by {other.id}"
+
+
+def _asked(example: Example) -> Any:
+    return _image_key(example), _plain(example.question)
+
+
+def _retyped(field: str, rows: Iterable[Example | Problem]) -> Iterator[Example | Problem]:
+    for row in rows:
+        if isinstance(row, Example):
+            one_of(field, row.extra, f"{row.id}: field", InputError)
+            kind = row.extra[field]
+            extra = {**row.extra, "given_type": row.question_type}
+            row = replace(row, question_type=None if kind is None else str(kind), extra=extra)
+        yield row
+
+
+def _grouped(groups: Mapping[str, str], rows: Iterable[Example | Problem]) -> Iterator[Example | Problem]:
+    found: dict[str, None] = {}
+    for row in rows:
+        if isinstance(row, Problem):
+            yield row
+            continue
+        kind = str(row.question_type)
+        found[kind] = None
+        if kind in groups:
+            yield replace(row, question_type=groups[kind], extra={**row.extra, "given_type": row.question_type})
+    for kind in groups if found else ():
+        one_of(kind, found, "question type", InputError)
 
 
 def _image_key(example: Example) -> Any:

@@ -86,6 +86,11 @@ class Scene:
     owner: np.ndarray
     ground: np.ndarray
 
+    def box(self, number: int) -> tuple[int, int, int, int]:
+        """Of one of the objects: left, upper, right and lower in pixels, right and lower left out, as Pillow has it."""
+        rows, columns = (np.flatnonzero((self.owner == number).any(axis)) for axis in (1, 0))
+        return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
     @property
     def image(self) -> Image.Image:
         """The picture as a PIL image."""
@@ -94,11 +99,12 @@ class Scene:
 
 @dataclass(frozen=True)
 class SceneQuestion:
-    """One question about a scene: `type` is one of `QUESTION_TYPES`."""
+    """One question about a scene: `type` is one of `QUESTION_TYPES`, `about` says which of its objects are meant."""
 
     question: str
     answer: str
     type: str
+    about: tuple[int, ...]
 
 
 def scene(seed: int, index: int = 0, objects: int | None = None) -> Scene:
@@ -136,14 +142,15 @@ def questions(scene: Scene) -> list[SceneQuestion]:
     shapes = Counter(item.shape for item in scene.objects)
     colors = Counter(item.color for item in scene.objects)
     asked = []
-    for item in scene.objects:
+    for number, item in enumerate(scene.objects):
         if shapes[item.shape] == 1:
-            asked.append(SceneQuestion(f"what is the color of the {item.shape}", item.color, "color"))
-            asked.append(SceneQuestion(f"where is the {item.shape}", item.ground, "location"))
+            asked.append(SceneQuestion(f"what is the color of the {item.shape}", item.color, "color", (number,)))
+            asked.append(SceneQuestion(f"where is the {item.shape}", item.ground, "location", (number,)))
         if colors[item.color] == 1:
-            asked.append(SceneQuestion(f"which shape is {item.color}", item.shape, "object"))
+            asked.append(SceneQuestion(f"which shape is {item.color}", item.shape, "object", (number,)))
     for shape, count in shapes.items():
-        asked.append(SceneQuestion(f"how many {PLURALS[shape]} are there", NUMBERS[count - 1], "number"))
+        about = tuple(number for number, item in enumerate(scene.objects) if item.shape == shape)
+        asked.append(SceneQuestion(f"how many {PLURALS[shape]} are there", NUMBERS[count - 1], "number", about))
     return asked
 
 

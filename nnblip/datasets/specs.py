@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from nnblip.datasets import fields
 from nnblip.datasets.images import Images
 from nnblip.datasets.readers.clevr import clevr
 from nnblip.datasets.readers.cocoqa import cocoqa
@@ -25,7 +26,7 @@ SPECS = {
     "palit": "FILE.csv",
     "vqa2": "QUESTIONS.json,ANNOTATIONS.json",
     "gqa": "FILE.json",
-    "clevr": "FILE.csv",
+    "clevr": "FILE",
     "table": "FILE",
 }
 
@@ -34,7 +35,8 @@ def open_dataset(spec: str, images: Images = None, strict: bool = False, allow_o
     """The data set that a text names: a name of `SPECS`, a colon and what the name asks for.
 
     Args:
-        spec: such as "easy-vqa", "cocoqa:FOLDER" or "vqa2:QUESTIONS.json,ANNOTATIONS.json".
+        spec: such as "easy-vqa", "cocoqa:FOLDER" or "vqa2:QUESTIONS.json,ANNOTATIONS.json". "scenes:5000" are more
+            questions about generated scenes than the 1,000 of "scenes".
         images: a folder, "download" to fetch each image when it is needed, or None (easy-vqa
             and scenes bring their own; a table names its images).
         strict: stop at the first broken row.
@@ -47,12 +49,16 @@ def open_dataset(spec: str, images: Images = None, strict: bool = False, allow_o
         raise InputError(f"data set {spec!r:.100}: expected a text such as {_form('cocoqa')!r}")
     name, _, rest = spec.partition(":")
     one_of(name, SPECS, "data set", InputError)
-    if bool(rest) != bool(SPECS[name]):
+    if bool(rest) != bool(SPECS[name]) and not (name == "scenes" and rest.isdigit()):
         raise InputError(f"data set {spec!r}: expected {_form(name)}")
     if name in ("easy-vqa", "scenes"):
         if images is not None:
             raise InputError(f"data set {spec!r} brings its own images: leave images= ({str(images)!r}) out")
-        return easy_vqa(strict=strict) if name == "easy-vqa" else generated_scenes()
+        if name == "easy-vqa":
+            return easy_vqa(strict=strict)
+        found = generated_scenes(fields.number(rest, "questions about scenes")) if rest else generated_scenes()
+        found.name = spec
+        return found
     if name == "table":
         return table(rest, images=images, strict=strict, allow_outside=allow_outside)
     parts = rest.split(",") if name == "vqa2" else [rest]
@@ -63,4 +69,6 @@ def open_dataset(spec: str, images: Images = None, strict: bool = False, allow_o
 
 
 def _form(name: str) -> str:
+    if name == "scenes":
+        return "scenes, or scenes:N for N questions"
     return name + (f":{SPECS[name]}" if SPECS[name] else "")

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from nnblip.effects.intervals import MIN_EXAMPLES
 from nnblip.effects.numbers import group_intervals, mean_groups, mean_known
 from nnblip.effects.reading import groups_of, listed, root_of, spoken, with_nodes, without
+from nnblip.effects.units import RANGES
 from nnblip.errors import ResultError, SettingError
+from nnblip.results import VARIABLES
 from nnblip.roles import ROLES, RoleFunction, Rules
 from nnblip.sites import HEADS_NODE
 
@@ -171,9 +173,10 @@ def by_type(tree: xr.DataTree | xr.Dataset, by: str = "question_type", level: fl
 
     Examples are the independent units, as in `effects.mean_interval`: draws are averaged within each
     example first, and the interval is Student's t over the examples' means. NaN (an undefined
-    relevance, a role that a question has not, an example that failed) is left out. The bounds are
-    NaN where fewer than eight examples are known: draws say nothing about other examples, and of few
-    that are skewed no interval holds. `effects.interval(..., by=)` has bounds that hold better for
+    relevance, a role that a question has not, an example that failed) is left out. The bounds of
+    probabilities end at 0 and 1, those of effects on them at -1 and 1. They are NaN where fewer than
+    eight examples are known: draws say nothing about other examples, and of few that are skewed no
+    interval holds. `effects.interval(..., by=)` has bounds that hold better for
     skewed effects, and reads everything at once.
 
     Args:
@@ -195,16 +198,20 @@ def by_type(tree: xr.DataTree | xr.Dataset, by: str = "question_type", level: fl
         raise SettingError(f"level is {level!r}: expected a number between 0 and 1, such as 0.95.")
     root = tree if isinstance(tree, xr.Dataset) else root_of(tree)
     group, groups, coords = groups_of(root, by)
+    result = not isinstance(tree, xr.Dataset) and {"clean", "corrupted"} <= {*tree.children}
     if isinstance(tree, xr.Dataset):
-        return _by_type(tree, by, group, groups, level).assign_coords(coords).assign_attrs(level=level)
+        return _by_type(tree, by, group, groups, level, result).assign_coords(coords).assign_attrs(level=level)
     nodes = {
-        name: _by_type(node.to_dataset(inherit=False), by, group, groups, level) for name, node in tree.children.items()
+        name: _by_type(node.to_dataset(inherit=False), by, group, groups, level, result)
+        for name, node in tree.children.items()
     }
     root = without(root, "example", "draw").assign_coords(coords).assign_attrs(level=level)
     return xr.DataTree.from_dict({"/": root, **nodes}, name=tree.name)
 
 
-def _by_type(node: xr.Dataset, by: str, group: NDArray[np.intp], groups: int, level: float) -> xr.Dataset:
+def _by_type(
+    node: xr.Dataset, by: str, group: NDArray[np.intp], groups: int, level: float, result: bool
+) -> xr.Dataset:  # fmt: skip
     data: dict[Any, xr.Variable] = {}
     for key, values in node.data_vars.items():
         if "example" not in values.dims:
@@ -224,11 +231,24 @@ def _by_type(node: xr.Dataset, by: str, group: NDArray[np.intp], groups: int, le
             f"{key}_count": {"long_name": f"examples behind the {mean}"},
         }
         bounds = group_intervals(units, group, groups, level, MIN_EXAMPLES)
+        possible = _range(str(key), values, result)
         for (name, attrs), numbers in zip(said.items(), bounds, strict=True):
+            if name.endswith(("_low", "_high")):
+                numbers = np.clip(numbers, *possible)
             data[name] = xr.Variable((by, *inner), numbers, attrs).transpose(*dims)
     # `count` of by_role is of all types together
     coords = {key: c.variable for key, c in node.coords.items() if not _gone(c.dims) and key != "count"}
     return xr.Dataset(data, coords, node.attrs)
+
+
+def _range(key: str, values: xr.DataArray, result: bool) -> tuple[float, float]:
+    """Between which numbers a mean can lie: of probabilities and effects on them, and without end for all else."""
+    if key != VARIABLES[0]:
+        return -np.inf, np.inf
+    if result:
+        return RANGES["probability"]
+    effect = " effect on probability" in str(values.attrs.get("long_name"))
+    return RANGES["total_effect"] if effect else (-np.inf, np.inf)
 
 
 def _gone(dims: tuple[Any, ...]) -> bool:

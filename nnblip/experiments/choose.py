@@ -60,36 +60,47 @@ class Asked:
 
     def __init__(self, model: BlipVQA, log: Path) -> None:
         self.model, self.log = model, log
-        self._known: dict[str, str | None] = {}
+        self._known: dict[str, dict[str, str | None]] = {}
         if log.exists():
             for line in log.read_text().splitlines():
                 try:
                     row = json.loads(line)
-                    self._known[row["id"]] = row["wrong"]
+                    self._known[row["id"]] = {name: row[name] for name in ("id", "wrong", "answer")}
                 except (ValueError, KeyError, TypeError):  # what was being written when the run was stopped
                     break
             self._rewrite()
 
-    def wrong(self, examples: list[Example], prefix: str) -> list[str | None]:
-        """Of each None if it is answered correctly, else why not; `UNREADABLE` begins what cannot be asked."""
+    def judged(self, examples: list[Example], prefix: str) -> list[Example | str]:
+        """Each with the model's own answer if that is right, else why not; `UNREADABLE` begins what cannot be asked."""
         new = [e for e in examples if f"{prefix}/{e.id}" not in self._known]
         if new:
             from nnblip.datasets.choose import correct
 
-            found = correct(self.model, Dataset.of(prefix, new), progress=False)
+            found = correct(self.model, Dataset.of(prefix, new), progress=False, least=0)
+            right = {str(e.id): e.answer for e in found}
             said = {problem.where: problem.what for problem in found.left_out}
             broken = {problem.where: problem.what for problem in found.problems}
             with self.log.open("a") as file:
                 for e in new:
-                    name, key = str(e.id), f"{prefix}/{e.id}"
+                    name = str(e.id)
                     wrong = f"{e.question}: {said[name]}" if name in said else None
-                    self._known[key] = f"{UNREADABLE}{broken[name]}" if name in broken else wrong
-                    file.write(json.dumps({"id": key, "wrong": self._known[key]}) + "\n")
-        return [self._known[f"{prefix}/{e.id}"] for e in examples]
+                    wrong = f"{UNREADABLE}{broken[name]}" if name in broken else wrong
+                    row = {"id": f"{prefix}/{name}", "wrong": wrong, "answer": right.get(name)}
+                    self._known[f"{prefix}/{name}"] = row
+                    file.write(json.dumps(row) + "\n")
+        return [self._as_said(e, self._known[f"{prefix}/{e.id}"]) for e in examples]
+
+    @staticmethod
+    def _as_said(example: Example, row: Mapping[str, str | None]) -> Example | str:
+        """What is traced is what the model says: "two" where the data set has "2", which stays as `given_answer`."""
+        if row["wrong"] is not None:
+            return row["wrong"]
+        if row["answer"] == example.answer:
+            return example
+        return replace(example, answer=row["answer"], extra={**example.extra, "given_answer": example.answer})
 
     def _rewrite(self) -> None:
-        rows = [json.dumps({"id": name, "wrong": wrong}) for name, wrong in self._known.items()]
-        self.log.write_text("".join(f"{row}\n" for row in rows))
+        self.log.write_text("".join(f"{json.dumps(row)}\n" for row in self._known.values()))
 
 
 def choose(
@@ -117,17 +128,17 @@ def choose(
             for name in list(left):
                 group = groups[name]
                 block = [] if group.tried >= n * MOST else _next(left[name], group, images if apart else None, asked)
-                for example, wrong in zip(block, asked.wrong(block, name), strict=True):
+                for example, kept in zip(block, asked.judged(block, name), strict=True):
                     if len(group.examples) == n or (apart and image_of(example) in images):
                         continue  # a server is asked several at a time
-                    if wrong is not None:
-                        told = group.unreadable if wrong.startswith(UNREADABLE) else group.wrong
-                        told.append(wrong.removeprefix(UNREADABLE))
-                    elif aligned and not _aligns(asked.model, example, lengths, name):
+                    if isinstance(kept, str):
+                        told = group.unreadable if kept.startswith(UNREADABLE) else group.wrong
+                        told.append(kept.removeprefix(UNREADABLE))
+                    elif aligned and not _aligns(asked.model, kept, lengths, name):
                         group.unaligned += 1
                     else:
                         images.add(image_of(example))
-                        group.examples.append(replace(example, question_type=name))
+                        group.examples.append(replace(kept, question_type=name))
                         bar.update()
                 if not block or len(group.examples) == n:
                     del left[name]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+from functools import partial
 
 import pytest
 from helpers import dataset_files as own
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nnblip import datasets
+from nnblip.datasets.json_bytes import Pairs
 from nnblip.errors import InputError, NnblipWarning
 
 DEEP = "[" * 100_000
@@ -191,6 +196,29 @@ def test_one_broken_question_of_a_clevr_cell_leaves_the_others(tmp_path):
     broken(read, ["CLEVR_val_1-0", "CLEVR_val_1-2"], ("c.csv:2, question 1", "answer 'yes'"))
 
 
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"question": ""}, "question ''"),
+        ({"answer": 5}, "answer 5"),
+        ({"image_filename": "../../secret.png"}, "image id '../../secret'"),
+        ({"image_filename": None}, "image_filename None"),
+        ({"split": None}, "split None"),
+        ({"question_index": "x"}, "question_index 'x'"),
+        ({"question_index": 0}, "this id came before"),
+        ({"program": []}, "program []"),
+        ({"program": ["count"]}, "function 'count'"),
+        ({"program": [{"inputs": []}]}, "function None"),
+    ],
+)
+def test_clevr_questions(change, what, tmp_path):
+    rows = own.clevr_rows()
+    rows[1] |= change
+    path = own.clevr_json(tmp_path / "c.json", [*rows, rows[0] | {"question_index": 7}])
+    where = "id clevr-val-0" if "came before" in what else "questions[1]"
+    broken(lambda strict: datasets.clevr(path, strict=strict), ["clevr-val-0", "clevr-val-7"], (where, what))
+
+
 # --- JSON -------------------------------------------------------------------------------------
 
 
@@ -295,6 +323,97 @@ def test_gqa_ids_that_repeat_are_not_lost_in_a_dict(tmp_path):
     broken(lambda strict: datasets.gqa(path, strict=strict), ids, ("question '1'", "expected names with values"))
 
 
+# --- half of a surrogate pair ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("half", [r"\ud83d", r"\ude00", r"\ude00\ud83d", r"\\\ud83d"])
+def test_half_of_a_surrogate_pair_is_told_of_and_no_question_mark(half, tmp_path):
+    path = own.gqa(tmp_path / "g.json")
+    whole = path.read_text()
+    for field in ("above the chalk", "picture"):  # the question, and the answer
+        path.write_text(whole.replace(field, f"{field}{half}", 1))
+        broken(lambda strict: datasets.gqa(path, strict=strict), ["00126851"], ("202218649", "half of a surrogate"))
+    path.write_text(whole.replace("there is a cart", f"there is {half}", 1))  # a field that is only kept
+    broken(lambda strict: datasets.gqa(path, strict=strict), ["202218649"], ("00126851", "fullAnswer"))
+
+
+def test_what_is_nested_deep_is_looked_through(tmp_path):
+    path = own.gqa(tmp_path / "g.json")
+    deep = "[" * 900 + r'"\ud83d"' + "]" * 900
+    path.write_text(path.read_text().replace('"fullAnswer"', f'"deep": {deep}, "fullAnswer"', 1))
+    broken(lambda strict: datasets.gqa(path, strict=strict), ["202218649"], ("00126851", "question: deep"))
+
+
+@pytest.mark.parametrize("text", [r"\ud83d\ude00", r"\\ud83d", r"\u00e9\\", r"\"\ud83d\ude00\""])
+def test_whole_pairs_and_backslashes_are_what_json_says(text, tmp_path):
+    path = own.gqa(tmp_path / "g.json")
+    path.write_text(path.read_text().replace("chalkboard", text))
+    assert json.loads(f'"{text}"') in list(datasets.gqa(path))[1].question
+
+
+@given(
+    st.lists(st.sampled_from([r"\ud83d", r"\ude00", r"\\", r"\n", r"\u0041", "ud83d", "a", " ", ","]), max_size=12),
+    st.integers(1, 30),
+)
+def test_pairs_are_seen_wherever_a_file_is_cut(parts, size):
+    text = "".join(parts)
+    file = Pairs(io.BytesIO(f'["{text}"]'.encode()))
+    read = b"".join(iter(partial(file.read, size), b""))
+    wanted = json.loads(f'"{text}"')  # Python keeps halves
+    marked = "".join("\ufffe" if "\ud800" <= one <= "\udfff" else one for one in wanted)
+    assert json.loads(read) == [marked]
+
+
+# --- the wrong reader ---------------------------------------------------------------------------
+
+
+def files_of_all(folder):
+    """A file of each format, with the spec that reads it."""
+    questions, annotations = own.vqa2(folder)
+    return {
+        f"cocoqa:{own.cocoqa(folder / 'coco' / 'train').parent}": folder / "coco",
+        f"palit:{own.palit(folder / 'color.csv')}": folder / "color.csv",
+        f"clevr:{own.clevr(folder / 'count_clevr.csv')}": folder / "count_clevr.csv",
+        f"clevr:{own.clevr_json(folder / 'clevr.json')}": folder / "clevr.json",
+        f"gqa:{own.gqa(folder / 'gqa.json')}": folder / "gqa.json",
+        f"vqa2:{questions},{annotations}": questions,
+    }
+
+
+@pytest.mark.parametrize("reader", ["clevr", "cocoqa", "gqa", "palit", "table", "vqa2"])
+def test_a_reader_that_understands_nothing_says_which_one_would(reader, tmp_path):
+    tried = 0
+    for spec, path in files_of_all(tmp_path).items():
+        name = spec.partition(":")[0]
+        if name == reader:
+            assert list(datasets.open_dataset(spec)), "its own files are read"
+            continue
+        wrong = f"{reader}:{path},{path}" if reader == "vqa2" else f"{reader}:{path}"
+        for strict in (False, True):
+            with pytest.raises(InputError) as caught:
+                list(datasets.open_dataset(wrong, strict=strict))
+        if reader == "table" and path.suffix != ".csv":
+            continue  # it is told which files are tables
+        tried += 1
+        if not (reader == "palit" and path.suffix == ".json"):  # its name tells no type
+            assert f"it looks like one for {name}:" in str(caught.value) or strict, caught.value
+    assert tried >= 2
+
+
+def test_gqa_does_not_read_clevr_as_nothing(tmp_path):
+    path = own.clevr_json(tmp_path / "CLEVR_val_questions.json")
+    with pytest.raises(InputError, match=r"not one of 2 rows can be used: .*it looks like one for clevr:FILE$"):
+        list(datasets.open_dataset(f"gqa:{path}"))
+
+
+def test_a_selection_of_nothing_is_nothing_and_rows_that_are_all_broken_are_an_error(tmp_path):
+    path = own.palit(tmp_path / "color.csv", [("x", "what is it", "red")] * 5)
+    with pytest.raises(InputError, match=r"not one of 5 rows can be used: color.csv:2: image id 'x'.*; \.\.\.$"):
+        list(datasets.palit(path).where(words=3))
+    own.palit(path)
+    assert list(datasets.palit(path).where(words=100)) == []
+
+
 # --- tables -----------------------------------------------------------------------------------
 
 
@@ -367,13 +486,10 @@ def test_images_of_the_folder_that_is_given_are_inside(tmp_path):
     assert len(list(datasets.table(rows, images=tmp_path))) == 3
     (tmp_path / "elsewhere").symlink_to(folder)
     assert len(list(datasets.table([{"image": "p.png", "question": "q"}], images=tmp_path / "elsewhere"))) == 1
-    broken(
-        lambda strict: datasets.table(rows[:2], images=folder, strict=strict), [],
-        ("row 0", "is not in"), ("row 1", "is not in"),
-    )  # fmt: skip
-    refused = [{"image": str(tmp_path / "private.png"), "question": "what is it"}]
-    broken(lambda strict: datasets.table(refused, images=folder, strict=strict), [], ("row 0", "lies outside"))
-    assert len(list(datasets.table(refused))) == 1, "rows in memory are the caller's own"
+    refused(lambda strict: datasets.table(rows[:2], images=folder, strict=strict), "row 0", "is not in")
+    private = [{"image": str(tmp_path / "private.png"), "question": "what is it"}]
+    refused(lambda strict: datasets.table(private, images=folder, strict=strict), "row 0", "lies outside")
+    assert len(list(datasets.table(private))) == 1, "rows in memory are the caller's own"
 
 
 def test_a_split_of_the_hub_names_no_files_of_this_machine(tmp_path):
@@ -382,9 +498,9 @@ def test_a_split_of_the_hub_names_no_files_of_this_machine(tmp_path):
     (tmp_path / "data").mkdir()
     rows = [{"image": str(tmp_path / "private.png"), "question": "what is it"}]
     hugging.Dataset.from_list(rows).to_parquet(tmp_path / "data" / "train.parquet")
-    broken(
-        lambda strict: datasets.hub(str(tmp_path / "data"), "train", strict=strict), [],
-        ("row 0", "lies on this machine, not in the data set: --allow-outside (allow_outside=True) takes it"),
+    refused(
+        lambda strict: datasets.hub(str(tmp_path / "data"), "train", strict=strict),
+        "row 0: image ", "lies on this machine, not in the data set: --allow-outside (allow_outside=True) takes it",
     )  # fmt: skip
     assert len(list(datasets.hub(str(tmp_path / "data"), "train", allow_outside=True))) == 1
     assert len(list(datasets.hub(str(tmp_path / "data"), "train", images=tmp_path))) == 1

@@ -68,13 +68,66 @@ def test_correct_keeps_what_the_model_answers_so(model, asked):
 def test_correct_is_exact_or_soft(answer, answers, right, model, asked):
     example, said = asked[0][0], asked[1][0]
     extra = {} if answers is None else {"answers": tuple(one.format(said) for one in answers)}
-    kept = datasets.correct(model, [replace(example, answer=answer.format(said), extra=extra)])
+    kept = datasets.correct(model, [replace(example, answer=answer.format(said), extra=extra)], least=0)
+    if right:
+        (own,) = kept
+        assert own.answer == said, "what is traced is what the model says"
+        given = answer.format(said)
+        assert own.extra.get("given_answer", said) == given and ("given_answer" in own.extra) == (given != said)
     assert len(list(kept)) == right and kept.dropped == (not right)
+
+
+def test_where_nothing_is_right_the_error_shows_what_was_answered(model, asked):
+    wrong = [replace(e, answer="a dog") for e in asked[0][:7]]
+    with pytest.raises(InputError) as caught:
+        datasets.correct(model, Dataset("scenes", lambda: wrong))
+    said = str(caught.value)
+    assert said.startswith("scenes: 0 of 7 questions are answered correctly, expected at least 1: ")
+    for example, text in list(zip(wrong, asked[1], strict=False))[:5]:
+        assert f"{example.id}: the model answers {text!r}, not 'a dog'" in said
+    assert wrong[5].id + ":" not in said and "; ..." in said and "another model" in said
+    assert datasets.correct(model, Dataset("scenes", lambda: wrong), least=0).summary == "kept 0 of 7 (7 left out)"
+    with pytest.raises(InputError, match=r"1 of 7 .* expected at least 2"):
+        datasets.correct(model, [replace(wrong[0], answer=asked[1][0]), *wrong[1:]], least=2)
+    with pytest.raises(InputError, match=r"0 of 0 .*there is no question"):
+        datasets.correct(model, [])
+    with pytest.raises(InputError, match=r"0 of 0 .*1 cannot be read.*no answer to compare"):
+        datasets.correct(model, [replace(wrong[0], answer=None)])
+
+
+def test_choosing_stops_when_there_are_enough_and_goes_on_with_what_is_known(model, asked, monkeypatch):
+    examples, said = asked
+    right = [e.id for e, text in zip(examples, said, strict=True) if text == e.answer]
+    read = []
+
+    def rows():
+        for example in examples[:12]:
+            read.append(example.id)
+            yield example
+
+    known = {}
+    first = datasets.correct(model, Dataset("scenes", rows), n=4, known=known)
+    assert [e.id for e in first] == right[:4] and read[-1] == right[3] and len(read) < 12
+    assert known == {e.id: text for e, text in zip(examples, said, strict=True) if e.id in read}
+    before, asked_now = dict(known), []
+    own_answers = type(model).own_answers
+    monkeypatch.setattr(type(model), "own_answers", lambda self, e: (asked_now.extend(e), own_answers(self, e))[1])
+    again = datasets.correct(model, Dataset("scenes", rows), known=known)
+    assert [e.id for e in again] == [name for name in right if name in {e.id for e in examples[:12]}]
+    assert len(asked_now) == 12 - len(before), "what is known is not asked again"
+    assert known == {e.id: text for e, text in zip(examples[:12], said, strict=False)}
+
+
+@pytest.mark.parametrize(("name", "value"), [("n", 0), ("n", 1.5), ("least", -1)])
+def test_how_many_is_a_number(name, value, model):
+    with pytest.raises(InputError, match=f"{name} {value}: expected a whole number"):
+        datasets.correct(model, [], **{name: value})
 
 
 def test_numbers_are_the_same_in_words_and_digits(model, asked):
     number = next(i for i, e in enumerate(asked[0]) if e.question_type == "number" and asked[1][i] == "one")
-    assert list(datasets.correct(model, [replace(asked[0][number], answer="1")]))
+    (kept,) = datasets.correct(model, [replace(asked[0][number], answer="1")])
+    assert kept.answer == "one" and kept.extra["given_answer"] == "1"
 
 
 def test_what_cannot_be_asked_is_a_problem_and_not_wrong(model, asked, tmp_path):

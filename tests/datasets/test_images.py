@@ -24,6 +24,8 @@ from nnblip.examples import load_image
     [
         "000000000071.jpg", "COCO_train2014_000000000071.jpg", "COCO_val2014_000000000071.jpg", "71.jpg",
         "train2014/COCO_train2014_000000000071.jpg", "val2017/000000000071.jpg",
+        "images/train2014/COCO_train2014_000000000071.jpg", "images/val2017/000000000071.jpg",
+        "000000000071.JPG", "000000000071.jpeg", "images/val2014/COCO_val2014_000000000071.JPEG",
     ],
 )  # fmt: skip
 def test_a_coco_image_is_found_by_its_id(name, tmp_path):
@@ -31,9 +33,19 @@ def test_a_coco_image_is_found_by_its_id(name, tmp_path):
     assert Finder(tmp_path, Coco())(71) == Finder(str(tmp_path), Coco())("71") == str(path)
 
 
+def test_the_usual_name_comes_first_unless_another_served_before(tmp_path):
+    find = Finder(tmp_path, Coco())
+    late, early = (own.picture(tmp_path / name) for name in ("images/val2014/COCO_val2014_000000000071.jpg", "71.jpg"))
+    own.picture(tmp_path / "72.jpg")
+    assert find(71) == str(early) and find(72) == str(tmp_path / "72.jpg")
+    early.unlink()
+    assert find(71) == str(late) and find(72) == str(tmp_path / "72.jpg")
+
+
 def test_other_collections_name_their_files(tmp_path):
     for name, collection, image_id in [
-        ("n578564.jpg", Gqa(), "n578564"), ("CLEVR_val_000145.png", Clevr(), "CLEVR_val_000145"),
+        ("n578564.jpg", Gqa(), "n578564"), ("2405722.JPG", Gqa(), "2405722"),
+        ("CLEVR_val_000145.png", Clevr(), "CLEVR_val_000145"),
         ("val/CLEVR_val_000146.png", Clevr(), "CLEVR_val_000146"),
     ]:  # fmt: skip
         path = own.picture(tmp_path / name)

@@ -17,6 +17,8 @@ from PIL import Image
 
 from nnblip import datasets
 from nnblip.datasets import scenes
+from nnblip.datasets.readers.palit import official_type
+from nnblip.datasets.readers.vqa2 import group_of
 from nnblip.errors import InputError
 from nnblip.examples import Example, load_image
 
@@ -101,13 +103,24 @@ def test_palits_color_file_has_54_rows_of_another_official_type():
 
 
 def test_the_official_type_is_that_of_cocoqa():
-    known = {}
-    for split in ("train", "test"):
-        known |= {e.question: e.question_type for e in datasets.cocoqa(own.real("cocoqa"), split=split)}
-    from nnblip.datasets.readers.palit import official_type
+    known = list(datasets.cocoqa(own.real("cocoqa")))
+    assert len(known) > 800 and len({e.question_type for e in known}) == 4
+    assert [official_type(e.question, e.answer) for e in known] == [e.question_type for e in known]
 
-    assert len(known) > 700 and len(set(known.values())) == 4
-    assert {question: official_type(question) for question in known} == known
+
+@pytest.mark.parametrize(
+    ("question", "answer", "kind"),
+    [
+        ("the man holding how many surfboards on the beach", "two", "number"),  # how many where the number stood
+        ("there are how many boats in the water", "three", "number"),
+        ("what is the color of the sky", "blue", "color"),
+        ("what is the color of the sky", "kite", "object"),  # a caption that spoke of a color
+        ("where is the cat", "sink", "location"),
+        ("what is brown in color", "bears", "object"),
+    ],
+)
+def test_the_official_type_rests_on_question_and_answer(question, answer, kind):
+    assert official_type(question, answer) == kind
 
 
 # --- CLEVR ------------------------------------------------------------------------------------
@@ -125,6 +138,30 @@ def test_clevr_gives_each_question_of_each_cell(sample):
     assert [(e.id, e.question, e.answer, e.extra["label"]) for e in found] == wanted
     assert all(e.question_type in e.question for e in found)
     assert {e.question_type for e in found} == {"right of", "left of", "behind", "in front of"}
+
+
+def test_clevr_gives_each_question_of_the_official_file(tmp_path):
+    path = own.clevr_json(tmp_path / "CLEVR_val_questions.json")
+    rows = json.loads(path.read_text())["questions"]
+    found = read(datasets.clevr(path))
+    assert [e.id for e in found] == ["clevr-val-0", "clevr-val-1"]
+    assert [(e.question, e.answer) for e in found] == [(row["question"], row["answer"]) for row in rows]
+    assert [e.question_type for e in found] == [row["program"][-1]["function"] for row in rows]
+    assert [e.extra["question_group"] for e in found] == ["exist", "query attribute"]
+    assert [e.extra["question_family_index"] for e in found] == [12, 77]
+    assert found[1].extra["program"] == "scene filter_color unique query_shape"
+    assert {e.extra["image_id"] for e in found} == {"CLEVR_val_000000"}
+    own.picture(tmp_path / "images" / "val" / "CLEVR_val_000000.png")
+    assert [e.image for e in read(datasets.clevr(path, tmp_path))] == [
+        str(tmp_path / "images" / "val" / "CLEVR_val_000000.png")
+    ] * 2
+
+
+def test_clevrs_test_set_has_no_answers(tmp_path):
+    kept = ("question", "image_filename", "image_index", "question_index", "split")
+    rows = [{key: row[key] for key in kept} for row in own.clevr_rows()]
+    found = read(datasets.clevr(own.clevr_json(tmp_path / "c.json", rows)))
+    assert [(e.answer, e.question_type) for e in found] == [(None, None)] * 2
 
 
 # --- VQA v2 -----------------------------------------------------------------------------------
@@ -151,6 +188,29 @@ def test_vqa2_joins_questions_and_annotations_by_id(vqa2_files):
         assert example.extra["image_id"] == row["image_id"]
         assert example.extra["answers"] == tuple(one["answer"] for one in row["answers"])
         assert len(example.extra["answers"]) == 10
+
+
+@pytest.mark.parametrize(
+    ("kind", "group"),
+    [
+        ("what color is the", "color"), ("what color", "color"), ("how many people are in", "number"),
+        ("what number is", "number"), ("how", "how"), ("what kind of", "kind"), ("what room is", "location"),
+        ("where are the", "location"), ("what time", "time"), ("who is", "person"), ("what is the man", "what"),
+        ("why", "reason"), ("which", "which"), ("what does the", "what"), ("is this a", "yes/no"),
+        ("are there any", "yes/no"), ("none of the above", "other"), ("what sport is", "kind"),
+    ],
+)  # fmt: skip
+def test_vqas_types_by_group(kind, group):
+    assert group_of(kind) == group
+
+
+def test_vqas_types_can_be_fewer(vqa2_files):
+    found = list(datasets.vqa2(*vqa2_files))
+    by_answer = list(datasets.vqa2(*vqa2_files).typed("answer_type"))
+    assert [e.question_type for e in by_answer] == [e.extra["answer_type"] for e in found]
+    assert [e.extra["given_type"] for e in by_answer] == [e.question_type for e in found]
+    by_group = list(datasets.vqa2(*vqa2_files).typed("question_group"))
+    assert [e.question_type for e in by_group] == [group_of(e.question_type) for e in found]
 
 
 # --- GQA --------------------------------------------------------------------------------------
@@ -189,6 +249,11 @@ def test_easy_vqa_gives_the_packages_questions():
 TRIO = ("circle", "rectangle", "triangle")
 
 
+def words(example):
+    """Of a question: colors of two words are one."""
+    return {*example.question.split(), example.question.partition(" is ")[2]}
+
+
 def test_scenes_are_those_of_the_generator_and_drawn_when_needed():
     found = read(datasets.generated_scenes(50, seed=77))
     assert len(found) == 50
@@ -198,6 +263,18 @@ def test_scenes_are_those_of_the_generator_and_drawn_when_needed():
         for question in scenes.questions(scenes.scene(77, index))
     ]
     assert [(e.question, e.answer, e.question_type, e.image.index) for e in found] == asked[:50]
+    for example in found:
+        scene, boxes = scenes.scene(77, example.image.index), example.extra["box"].split()
+        shown = [
+            item for item in scene.objects if {item.shape, scenes.PLURALS[item.shape], item.color} & words(example)
+        ]
+        assert len(boxes) == len(shown), "as many boxes as objects that the question means"
+        for box, item in zip(boxes, shown, strict=True):
+            left, upper, right, lower = map(int, box.split(","))
+            mine = scene.owner == scene.objects.index(item)
+            inside = mine[upper:lower, left:right]
+            assert inside.sum() == mine.sum() > 0, "all of the object is in its box"
+            assert inside[0].any() and inside[-1].any() and inside[:, 0].any() and inside[:, -1].any(), "and no more"
     last = found[-1]
     np.testing.assert_array_equal(np.asarray(load_image(last.image)), scenes.scene(77, last.image.index).pixels)
     assert [e.id for e in datasets.generated_scenes(3, seed=77)] == [e.id for e in found[:3]]
@@ -308,8 +385,10 @@ def test_specs_open_each_format(tmp_path):
         f"vqa2:{q},{a}": 2,
         f"gqa:{own.gqa(tmp_path / 'g.json')}": 2,
         f"clevr:{own.clevr(tmp_path / 'c.csv')}": 4,
+        f"clevr:{own.clevr_json(tmp_path / 'c.json')}": 2,
         f"table:{table}": 1,
         "scenes": 1000,
+        "scenes:7": 7,
     }
     for spec, count in counts.items():
         dataset = datasets.open_dataset(spec)
@@ -325,7 +404,8 @@ def test_specs_open_each_format(tmp_path):
         ("palit:", "palit:FILE.csv"),
         ("vqa2:a.json", "vqa2:QUESTIONS.json,ANNOTATIONS.json"),
         ("vqa2:a.json,", "vqa2:QUESTIONS.json,ANNOTATIONS.json"),
-        ("scenes:5", "expected scenes"),
+        ("scenes:many", "expected scenes, or scenes:N"),
+        ("scenes:0", "n 0: expected a whole number of at least 1"),
         ("", "unknown"),
         (None, "expected a text"),
         ("palit:nowhere_color.csv", "no such file"),

@@ -44,7 +44,52 @@ def test_counts_are_those_of_grep_and_awk():
     template = shell(f"grep -cE '^[0-9]+,[0-9]+,what is the color of the [^,]+,' {path}")
     assert len(names(dataset.where(template="what is the color of the *"))) == template == 13059
     pairs = shell(f"tail -n +2 {path} | cut -d, -f2,3 | sort -u | wc -l")
-    assert len(names(dataset.distinct())) == pairs
+    with pytest.warns(NnblipWarning, match="96 rows skipped"):
+        assert len(names(dataset.distinct())) == pairs
+
+
+def repeated():
+    asked = [("a", "two", 1), ("a", "three", 1), ("A ?", "2", 1), ("a", "two", 2), ("b", None, 1), ("b", "red", 1)]
+    return [Example("p", q, a, "t", f"e{i}", extra={"image_id": image}) for i, (q, a, image) in enumerate(asked)]
+
+
+def test_contradictory_answers_are_told_of():
+    with pytest.warns(NnblipWarning, match="1 rows skipped: id e1: 'a' is answered 'two' by e0 and 'three' by e1; the"):
+        assert names(Dataset("d", repeated).distinct()) == ["e0", "e3", "e4"]
+    with pytest.warns(NnblipWarning, match="1 rows skipped: id e0: .*; none is kept"):
+        assert names(Dataset("d", repeated).distinct("none")) == ["e3", "e4"]
+    with pytest.raises(InputError, match="id e1: 'a' is answered"):
+        names(Dataset("d", repeated, strict=True).distinct())
+    with pytest.raises(InputError, match="did you mean 'first'"):
+        Dataset("d", repeated).distinct("frist")
+    alike = [one for one in repeated() if one.answer != "three"]
+    assert names(Dataset("d", lambda: alike).distinct()) == names(Dataset("d", lambda: alike).distinct("none"))
+
+
+def test_types_by_a_field_or_by_groups():
+    dataset = Dataset("d", several)
+    by_half = list(dataset.typed("half"))
+    assert [e.question_type for e in by_half] == [str(e.extra["half"]) for e in several()]
+    assert [e.extra["given_type"] for e in by_half] == [e.question_type for e in several()]
+    grouped = list(dataset.typed({"tint": ["color"]}))
+    assert {e.question_type for e in grouped} == {"tint"}
+    assert [e.id for e in grouped] == names(dataset.where(question_type="color"))
+    assert {e.question_type for e in dataset.typed({"tint": "color", "count": ("number",)})} == {"tint", "count"}
+
+
+@pytest.mark.parametrize(
+    ("by", "said"),
+    [
+        ("hafl", "e0: field 'hafl' is unknown; did you mean 'half'"),
+        ({"tint": "colour"}, "question type 'colour' is unknown; did you mean 'color'"),
+        ({"tint": "color", "hue": ["color"]}, "'color' is in two groups, 'tint' and 'hue'"),
+        ({}, "expected the name of a field, or groups"),
+        (5, "expected the name of a field, or groups"),
+    ],
+)
+def test_types_that_there_are_not(by, said):
+    with pytest.raises(InputError, match=said):
+        list(Dataset("d", several).typed(by))
 
 
 def test_selections_chain_and_read_anew():

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from helpers.trees import VARIABLES
 from helpers.words import ENDINGS, holes, quick, result, trees
 from hypothesis import given, settings
@@ -26,6 +27,7 @@ def by_pandas(values, labels):
         low, high = math.nan, math.nan
         if len(known) >= 8:
             low, high = stats.t.interval(0.95, len(known) - 1, known.mean(), stats.sem(known))
+            low, high = max(low, 0.0), min(high, 1.0)  # a probability
         rows[label] = (known.mean(), low, high, len(known))
     return rows
 
@@ -53,6 +55,17 @@ def test_by_type_is_the_groupby_of_pandas(tree, seed, role):
             for number, label in enumerate(found.question_type.values.tolist()):
                 here = [mean[(number, *at)] for mean in means]
                 np.testing.assert_allclose(here, wanted[label], rtol=1e-9, atol=1e-9)
+
+
+def test_bounds_are_those_of_what_is_possible():
+    tree = result(40)  # 12 examples of a type, with probabilities of 0 or 1 only: Student's bounds go beyond them
+    rare = lambda a: xr.where(a.notnull(), (a > a.quantile(0.9)).astype(float), np.nan)  # noqa: E731
+    tree = tree.map_over_datasets(lambda node: node.map(rare) if node.data_vars else node)
+    found = effects.by_type(tree)["question_encoder"]
+    assert float(found.probability_low.min()) == 0 and float(found.probability_high.max()) <= 1
+    assert float(found.logit_difference_low.min()) < 0, "a logit difference has no bounds"
+    effect = effects.by_type(effects.indirect_effect(tree))["question_encoder"]
+    assert float(effect.probability_low.min()) >= -1 and float(effect.probability_high.max()) <= 1
 
 
 def test_a_type_of_several_examples_has_the_interval_of_mean_interval():

@@ -62,6 +62,14 @@ def test_what_was_asked_is_not_asked_again_after_a_stop(model, scenes, tmp_path,
     assert len(log.read_text().splitlines()) == 3
 
 
+def test_what_is_traced_is_what_the_model_says(model, scenes, tmp_path):
+    spelt = [replace(scenes[0], answer=f"The {scenes[0].answer}."), scenes[1]]
+    for _ in range(2):  # asked, and remembered
+        (found,) = choose(Asked(model, tmp_path / "log"), {"g": spelt}, 2)
+        assert [e.answer for e in found.examples] == [e.answer for e in scenes[:2]]
+        assert [e.extra.get("given_answer") for e in found.examples] == [spelt[0].answer, None]
+
+
 def test_where_none_is_right_it_says_what_was_answered(model, scenes, tmp_path):
     wrong = [replace(example, answer="zebra") for example in scenes[:2]]
     with pytest.raises(nnblip.NnblipError, match=r"none of 2 questions correctly; such as what is .*not 'zebra'"):

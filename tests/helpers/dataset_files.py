@@ -61,6 +61,40 @@ def clevr(path: Path, rows=CLEVR) -> Path:
     return path
 
 
+def clevr_rows() -> list[dict]:
+    """Two questions as CLEVR has them."""
+    steps = [("scene", []), ("filter_color", ["red"]), ("unique", []), ("query_shape", [])]
+    return [
+        {
+            "image_index": 0,
+            "program": [{"inputs": [], "function": "scene", "value_inputs": []}, {"inputs": [0], "function": "exist"}],
+            "question_index": 0,
+            "image_filename": "CLEVR_val_000000.png",
+            "question_family_index": 12,
+            "split": "val",
+            "answer": "yes",
+            "question": "Are there any things?",
+        },
+        {
+            "image_index": 0,
+            "program": [{"inputs": [], "function": name, "value_inputs": values} for name, values in steps],
+            "question_index": 1,
+            "image_filename": "CLEVR_val_000000.png",
+            "question_family_index": 77,
+            "split": "val",
+            "answer": "cube",
+            "question": "What is the shape of the red thing?",
+        },
+    ]
+
+
+def clevr_json(path: Path, rows=None) -> Path:
+    """The official JSON."""
+    info = {"split": "val", "license": "Creative Commons Attribution (CC BY 4.0)", "version": "1.0"}
+    path.write_text(json.dumps({"info": info, "questions": clevr_rows() if rows is None else rows}))
+    return path
+
+
 def vqa2_rows() -> tuple[list[dict], list[dict]]:
     """Questions, and their annotations in another order."""
     questions = [

@@ -47,7 +47,7 @@ def cocoqa(folder: str | Path, images: Images = None, split: str | None = None, 
             for line, cells in files.parallel_lines(four):
                 yield attempt(f"{four[0].parent.name}/*.txt:{line}", _example, name, line, cells, finders[name])
 
-    return Dataset(f"cocoqa:{folder}", rows, strict)
+    return Dataset(f"cocoqa:{folder}", rows, strict, root)
 
 
 def _example(split: str, line: int, cells: tuple[str, ...], find: Finder) -> Example:

@@ -9,6 +9,7 @@ from typing import Any
 from nnblip.datasets import fields, files
 from nnblip.datasets.images import Finder, Gqa, Images
 from nnblip.datasets.records import Dataset, Problem, attempt
+from nnblip.datasets.sniff import advice
 from nnblip.errors import InputError
 from nnblip.examples import Example
 
@@ -35,9 +36,11 @@ def gqa(file: str | Path, images: Images = None, strict: bool = False) -> Datase
         for count, (question_id, row) in enumerate(files.json_pairs(path), 1):  # noqa: B007 - counted
             yield attempt(f"{path.name}, question {question_id!r:.30}", _example, question_id, row, find)
         if not count:
-            raise InputError(f"{path}: no questions; expected the official file, {{question id: question, ...}}")
+            raise InputError(
+                f"{path}: no questions; expected the official file, {{question id: question, ...}}{advice(path, 'gqa')}"
+            )
 
-    return Dataset(f"gqa:{file}", rows, strict)
+    return Dataset(f"gqa:{file}", rows, strict, path)
 
 
 def _example(question_id: str, row: Any, find: Finder) -> Example:

@@ -4,12 +4,16 @@ Columns: an index, an image id, a question and an answer (`train_image_id_count`
 `question_count`, `answer_count` in each file).
 
 The authors chose "color" by the word "color" in the question. 54 of the 13,113 rows of their
-color file are of another type in COCO-QA ("what is brown in color", bears: object). COCO-QA
-made its questions by four rules, so the official type can be told from the question alone:
-"what is the color of ..." is color, "how many ..." number, "where ..." location, anything
-else object. All 833 rows of COCO-QA that the project has at hand follow it, every answer of
-the color rows so found is one of COCO-QA's ten colors, and of the 54 none is; their number,
-13,059, is COCO-QA's own count of color questions in its training set.
+color file are of another type in COCO-QA ("what is brown in color", bears: object). How COCO-QA
+made its questions from captions (the code of github.com/renmengye/imageqa-qgen) tells the official
+type from a row: the answer to a number question is a number, and no other is; "what is the color of
+the ..." with one of ten colors is color; what begins with "where" is location; anything else object.
+
+A question alone does not tell it. COCO-QA puts "how many" where the number stood in the caption,
+which need not be the beginning ("there are how many boats"): of its 5,885 number questions for training
+(Ren et al. 2015, table 1) 5,711 begin with "how many", all those of the authors' count file. The rule
+gives the official type of all 833 rows of COCO-QA that the project has at hand, and of the color file
+13,059 color rows, COCO-QA's own count. On the rest of COCO-QA it was not tried.
 """
 
 from __future__ import annotations
@@ -26,12 +30,16 @@ from nnblip.examples import Example
 
 #: The type that a file's name tells of.
 LABELS = {"color": "color", "count": "number", "number": "number", "location": "location", "object": "object"}
+#: All answers to COCO-QA's questions for a color, and for a number.
+COLORS = frozenset("red orange yellow green blue black white brown gray purple".split())
+NUMBERS = frozenset("one two three four five six seven eight nine ten".split())
 
 
 def palit(file: str | Path, images: Images = None, question_type: str | None = None, strict: bool = False) -> Dataset:
     """The questions of one file; the id is its type and index, "palit-color-17".
 
-    `question_type` is the authors' label, the extra field `official_type` that of COCO-QA.
+    `question_type` is the authors' label, the extra field `official_type` that of COCO-QA, see
+    `official_type`.
 
     Args:
         file: such as `color_coco_qa.csv`.
@@ -60,17 +68,20 @@ def palit(file: str | Path, images: Images = None, question_type: str | None = N
         question = fields.text(cells[columns["question"]], "question")
         answer = fields.text(cells[columns["answer"]], "answer")
         image_id = fields.number(cells[columns["image id"]], "image id")
-        extra = {"image_id": image_id, "official_type": official_type(question)}
+        extra = {"image_id": image_id, "official_type": official_type(question, answer)}
         return Example(find(image_id), question, answer, label, f"palit-{label}-{index}", extra=extra)
 
     def rows() -> Iterator[Example | Problem]:
         for number, row in enumerate(files.csv_rows(path)):
             yield row if isinstance(row, Problem) else attempt(row[0], example, number, row[1])
 
-    return Dataset(f"palit:{file}", rows, strict)
+    return Dataset(f"palit:{file}", rows, strict, path)
 
 
-def official_type(question: str) -> str:
-    """COCO-QA's type of one of its own questions."""
-    begins = {"what is the color of": "color", "how many": "number", "where": "location"}
-    return next((kind for begin, kind in begins.items() if question.startswith(begin + " ")), "object")
+def official_type(question: str, answer: str) -> str:
+    """COCO-QA's type of one of its own rows, by how it made them; see above for what this rests on."""
+    if answer in NUMBERS:
+        return "number"
+    if question.startswith("what is the color of ") and answer in COLORS:
+        return "color"
+    return "location" if question.startswith("where ") else "object"

@@ -62,7 +62,8 @@ def table(
         return Dataset(title, _examples(*sources.rows_of(source), columns, place, title), strict)
     path = files.existing(source, "table")
     place = _Place(base or path.parent, allow_outside)
-    return Dataset(f"table:{source}", _examples(*sources.rows_of_file(path), columns, place, name or path.stem), strict)
+    rows = _examples(*sources.rows_of_file(path), columns, place, name or path.stem)
+    return Dataset(f"table:{source}", rows, strict, path)
 
 
 def hub(
@@ -101,7 +102,7 @@ def hub(
 def _folder(images: Images) -> Path | None:
     if images == "download" or isinstance(images, Download):
         raise InputError("a table's images have no public addresses that nnblip knows: give images=FOLDER")
-    return None if images is None else files.existing(images, "images", folder=True)
+    return None if images is None else files.existing(images, "images", folder=True, data=False)
 
 
 @dataclass(frozen=True)

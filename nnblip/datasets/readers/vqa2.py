@@ -21,7 +21,8 @@ def vqa2(questions: str | Path, annotations: str | Path, images: Images = None, 
 
     `answer` is the most common of the ten (`multiple_choice_answer`), `question_type` the
     official one ("what color is the"). Extra fields: `answers`, the ten as a tuple, which
-    `accuracy` takes; `answer_confidences`; `answer_type` ("yes/no", "number", "other"); `image_id`.
+    `accuracy` takes; `answer_confidences`; `answer_type` ("yes/no", "number", "other"); `question_group`, the 65
+    types in a dozen (see `group_of`); `image_id`. `Dataset.typed` makes one of these the type.
 
     The questions are held in memory, the annotations read one at a time.
 
@@ -58,7 +59,46 @@ def vqa2(questions: str | Path, annotations: str | Path, images: Images = None, 
             if row is not _USED:
                 yield Problem(f"{asked_file.name}, question_id {question_id}", f"no annotation in {answered_file.name}")
 
-    return Dataset(f"vqa2:{questions},{annotations}", rows, strict)
+    return Dataset(f"vqa2:{questions},{annotations}", rows, strict, asked_file)
+
+
+#: The groups of types by how they begin, first that fits; what fits none is "other", and all that asks for yes or no
+#: is one group.
+GROUPS = {
+    "what color": "color",
+    "how many": "number",
+    "what number": "number",
+    "how": "how",
+    "what kind": "kind",
+    "what type": "kind",
+    "what brand": "kind",
+    "what animal": "kind",
+    "what sport": "kind",
+    "what room": "location",
+    "where": "location",
+    "what time": "time",
+    "who": "person",
+    "what person": "person",
+    "what man": "person",
+    "what woman": "person",
+    "why": "reason",
+    "which": "which",
+    "what": "what",
+}
+YES_NO = frozenset("is are was were do does did can could has have had will would should there".split())
+
+
+def group_of(question_type: str) -> str:
+    """Of one of VQA's 65 types: "color", "number", "location", "yes/no", ..., see `GROUPS`.
+
+    Types are how questions begin ("what color is the"), so this is a group of beginnings; "is this a cat or a dog" is
+    "yes/no" too.
+    """
+    words = question_type.lower().split()
+    if words and words[0] in YES_NO:
+        return "yes/no"
+    text = " ".join(words) + " "
+    return next((group for begin, group in GROUPS.items() if text.startswith(begin + " ")), "other")
 
 
 #: Stands for a question whose annotation was read.
@@ -89,6 +129,7 @@ def _example(row: Any, asked: dict[int, dict[str, Any]], find: Finder) -> Exampl
     }
     answer = fields.text(given.get("multiple_choice_answer"), "multiple_choice_answer")
     kind = fields.text(given.get("question_type"), "question_type")
+    extra["question_group"] = group_of(kind)
     return Example(
         find(image_id), fields.text(question.get("question"), "question"), answer, kind, str(question_id), extra=extra
     )

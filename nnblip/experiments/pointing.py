@@ -1,0 +1,131 @@
+"""Does a map over a picture point at the object? Boxes become patches; a map is held against them and another map."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from nnblip.errors import InputError, told
+from nnblip.examples import Example, load_image
+from nnblip.experiments.sources import BOX
+
+Array = NDArray[np.float64]
+#: So often a random place is drawn anew before it is given up.
+TRIES = 200
+
+
+class Pointed(NamedTuple):
+    """What `pointed` says of one map."""
+
+    hit: float
+    mass: float
+    rank: float
+
+
+def boxes_of(example: Example) -> list[tuple[float, float, float, float]]:
+    """Left, upper, right and lower of each object that is asked about, in pixels, right and lower left out.
+
+    Raises:
+        InputError: if the example has none, or what it has is not "8,30,24,47", several parted by spaces.
+    """
+    given = str(example.extra.get(BOX, "")).split()
+    try:
+        found = [tuple(map(float, one.split(","))) for one in given]
+    except ValueError:
+        found = []
+    if not found or any(len(one) != 4 or one[0] >= one[2] or one[1] >= one[3] for one in found):
+        raise InputError(
+            f"{example.id}: box {told(example.extra.get(BOX))}: expected left,upper,right,lower in pixels, several"
+            " parted by spaces"
+        )
+    return found  # type: ignore[return-value]
+
+
+def coverage(example: Example, side: int) -> Array:
+    """How much of each patch is in a box, (side, side), 0 to 1. The picture is made square, as the processor does."""
+    boxes = boxes_of(example)
+    width, height = load_image(example.image).size
+    edges = np.arange(side + 1) / side
+    found = np.zeros((side, side))
+    for left, upper, right, lower in boxes:
+        if right > width or lower > height:
+            raise InputError(
+                f"{example.id}: box {left:g},{upper:g},{right:g},{lower:g} in a picture {width} x {height}"
+            )
+        rows, columns = (
+            np.clip(np.minimum(edges[1:], high) - np.maximum(edges[:-1], low), 0, None) * side
+            for low, high in ((upper / height, lower / height), (left / width, right / width))
+        )
+        found = np.maximum(found, np.outer(rows, columns))
+    return found
+
+
+def pointed(map: Array, cover: Array, truth: Array) -> Pointed:
+    """Of one map, all (side, side):
+
+    - `hit`: 1 if its strongest patch touches a box (the pointing game of Zhang et al. 1608.00507), else 0. Strongest
+      patches that are equally strong count by their share; a map without a positive patch does not point: NaN.
+    - `mass`: the share of its positive part that lies in the box; NaN if it has none.
+    - `rank`: its rank correlation (Spearman) with `truth`, over patches; NaN if one of them is the same everywhere.
+    """
+    positive = np.maximum(map, 0)
+    if not positive.any():
+        return Pointed(np.nan, np.nan, correlation(map, truth))
+    hit = float((cover[map == map.max()] > 0).mean())
+    return Pointed(hit, float((positive * cover).sum() / positive.sum()), correlation(map, truth))
+
+
+def correlation(a: Array, b: Array) -> float:
+    """Spearman's, of two arrays of one shape."""
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return np.nan
+    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
+
+
+def regions(cover: Array, number: int, rng: np.random.Generator) -> list[list[int]]:
+    """The patches that the boxes touch, and random regions of the same size and shape that touch none of them.
+
+    Args:
+        cover: of `coverage`.
+        number: how many random ones.
+        rng: draws their places, each among all at which the region fits into the picture.
+
+    Returns:
+        Lists of patches, counted by rows from 0: first those of the boxes. Fewer random ones, or none, where the boxes
+        leave no room for them.
+    """
+    own = cover > 0
+    found = [np.flatnonzero(own).tolist()]
+    for _ in range(TRIES):
+        if len(found) > number:
+            break
+        moved = _moved(own, rng)
+        if not (moved & own).any() and (where := np.flatnonzero(moved).tolist()) not in found:
+            found.append(where)
+    return found
+
+
+def _moved(own: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """The same shape elsewhere: all of it moved together, or each connected part by itself if there are several."""
+    moved = np.zeros_like(own)
+    for part in _parts(own):
+        rows, columns = np.nonzero(part)
+        high, wide = np.ptp(rows) + 1, np.ptp(columns) + 1
+        row, column = rng.integers(own.shape[0] - high + 1), rng.integers(own.shape[1] - wide + 1)
+        there = rows - rows.min() + row, columns - columns.min() + column
+        if moved[there].any():  # the parts may not cover each other: the region would be smaller
+            return own
+        moved[there] = True
+    return moved
+
+
+def _parts(own: NDArray[np.bool_]) -> Iterator[NDArray[np.bool_]]:
+    from scipy.ndimage import label
+
+    numbered, count = label(own)
+    for number in range(1, count + 1):
+        yield numbered == number
