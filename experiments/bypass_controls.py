@@ -5,440 +5,367 @@
     nnblip experiment bypass_controls --model Salesforce/blip-vqa-base --dataset cocoqa:FOLDER \\
         --images download --nu 5 --draws 10 --n 100
 
-What is divided is **later minus earlier**: the mean indirect effect on P(answer) of a layer's states in the later half
-of the layers minus that in the earlier half, mean over tokens. The last layer is left out: its states together are all
-that is read of them, so that they restore by construction. Three runs of the same examples divide it:
+What is divided is **later minus earlier**: the mean indirect effect on P(answer) of the later half of the layers minus
+that of the earlier half, of all tokens of a layer together and of one token after the other (as in the paper's maps).
+The last layer is left out: its states together are all that is read of them, so that they restore by construction.
+Three kinds of runs of the same examples divide it:
 
     later minus earlier = construction + reading again + computation
 
-    construction    what random weights give, cross-attention frozen: a state that is put in late has less left to lose
-    reading again   what goes when cross-attention is frozen (`freeze=`): each later layer adds what it adds in the
+    construction    what random weights give with frozen cross-attention
+    reading again   what goes when cross-attention is frozen (`freeze=`): each later layer then adds what it adds in the
                     corrupted run, so that a restored state cannot change what is read of the image (in the answer
                     decoder: of the question)
     computation     the rest: what frozen cross-attention leaves, and random weights do not give
 
-Parts can be below 0: what is built against late layers, or random weights that give more than the trained ones. Each
-example has random weights of its own, with an own total effect of at least 0.1; what they give is a share of that, and
-is multiplied by the example's own total effect. So intervals over examples are over weights, too.
+Parts can be below 0, where something is against later layers. Each example has random weights of its own, of which the
+total effect is at least half of its own one and at least 0.1; what they give is taken as a share of that total effect
+and multiplied by the example's own. So intervals over examples are over weights, too.
 
-Beside it stand other controls: the stream alone (what comes before a layer is restored, and no sublayer from there on
-reacts to it), what each sublayer adds, restored alone; damage in a clean run (noising); states of another example, of
-another word, and random ones; attention edges cut in the clean run; and edges (`nnblip.Edge`) in the place of states.
+Beside it stand other controls: the stream alone (what a layer reads is restored, and no sublayer from there on reacts
+to it); what each sublayer adds, restored alone; damage in a clean run (noising); states of another example, of another
+word, and random ones; attention edges cut in the clean run; and edges (`nnblip.Edge`) in the place of states.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
 import nnblip
-from nnblip import effects, sites
+from nnblip import sites
 from nnblip.examples import Example
-from nnblip.experiments import Experiment, Run
-from nnblip.experiments import controls
+from nnblip.experiments import Experiment, Run, controls
 from nnblip.experiments.claims import FAILS, HOLDS, OPEN, Verdict, above, everywhere, of_several
 from nnblip.experiments.experiment import Defaults
-from nnblip.experiments.figures import STYLES, legend, line, profiles, tidy
-from nnblip.experiments.maps import by_layer, later_minus_earlier, strongest
-from nnblip.experiments.numbers import Mean, bounds, intervals_are, mean, share
+from nnblip.experiments.figures import forest, profiles
+from nnblip.experiments.late import (
+    ANSWER,
+    MEASURES,
+    PARTS,
+    QUESTION,
+    TOGETHER,
+    by_receiver,
+    by_window,
+    parts_of,
+    profile,
+    profiles_of,
+    question_tokens,
+    total_of,
+)  # fmt: skip
+from nnblip.experiments.maps import later_minus_earlier, strongest
+from nnblip.experiments.numbers import bounds, intervals_are, mean, share
 from nnblip.experiments.texts import table
-from nnblip.sites import TEXT_COMPONENTS
 
-QUESTION, ANSWER = TEXT_COMPONENTS
 #: What a layer's sublayers add.
 ADDED = ("attention_out", "crossattention_out", "mlp_out")
-#: Which connections are cut.
-CUT = ("image_to_question", "question_to_question", "question_to_answer")
+#: Which connections are cut, and how.
+CUT, BY = ("image_to_question", "question_to_question", "question_to_answer"), ("mask", "mean")
 #: Effects on P(answer) up to this are rounding in float32.
 NOTHING = 1e-5
-WHOLE, PARTS = "later minus earlier", ("construction", "reading again", "computation")
+FROZEN = {"freeze": ("crossattention",)}
+#: Rows of the table of controls.
+CLEAN, FREEZE, RANDOM, RANDOM_FROZEN = (
+    "later minus earlier", "cross-attention frozen", "random weights", "random weights, cross-attention frozen",
+)  # fmt: skip
+STREAM, DAMAGED, LAST = "the stream alone, all sublayers frozen", "damaged in a clean run", "with the last layer"
 
-# ---- numbers of each example ------------------------------------------------------------------
-
-
-def profile(tree: xr.DataTree, component: str, kind: str = "block", last: bool = False) -> xr.DataArray:
-    """Mean indirect effect of a layer's states, (example, layer); without the last layer unless it is asked for."""
-    effect = nnblip.indirect_effect(tree)[component].probability.isel(nu=0).sel(kind=kind).mean("draw")
-    found = by_layer(effect.reset_coords(drop=True))
-    layers = int(tree.attrs["layers"])
-    return found if last else found.sel(layer=found.layer < layers - 1)
+#: Of each row its numbers by measure, (example).
+Rows = dict[str, dict[str, xr.DataArray]]
 
 
-def total_of(tree: xr.DataTree) -> xr.DataArray:
-    """The total effect of each example, (example)."""
-    total = nnblip.total_effect(tree)["corrupted"].probability.isel(nu=0)
-    return total.mean("draw").reset_coords(drop=True)
-
-
-def parts_of(clean: xr.DataArray, frozen: xr.DataArray, random: xr.DataArray) -> dict[str, xr.DataArray]:
-    """What later minus earlier is divided into, each of each example; they add up to `clean`.
-
-    Args:
-        clean: of each example, later minus earlier.
-        frozen: with frozen cross-attention.
-        random: with frozen cross-attention and random weights.
-    """
-    return dict(zip(PARTS, (random, clean - frozen, frozen - random), strict=True))
-
-
-def by_receiver(tree: xr.DataTree, component: str) -> xr.DataArray:
-    """Mean indirect effect of the edges into each layer of a component, (example, layer)."""
-    edges = nnblip.indirect_effect(tree)["edges"].probability.isel(nu=0).mean("draw")
-    mine = edges.isel(edge=np.flatnonzero(edges.receiver_component.values == component))
-    layer = xr.DataArray(mine.receiver_layer.values, dims="edge", name="layer")
-    return mine.reset_coords(drop=True).drop_vars("edge", errors="ignore").groupby(layer).mean("edge")
-
-
-def by_window(tree: xr.DataTree, edges: str, by: str, window: int) -> xr.DataArray:
-    """What the answer loses when edges are cut in a window of layers, (example, layer), the first of the window."""
-    cut = effects.knock_out_effect(tree).probability
-    found = (cut.edges == edges) & (cut.by == by) & (cut.window == window)
-    mine = cut.isel(knock_out=np.flatnonzero(found.values))
-    return (
-        mine.assign_coords(layer=("knock_out", mine.layer.values)).swap_dims(knock_out="layer").reset_coords(drop=True)
-    )
-
-
-def each(run: Run, name: str, examples: list[Example], make: Any) -> list[xr.Dataset]:
-    """Of each example what `make` gives, one stage an example, so that a stopped run goes on."""
-    bar = tqdm(examples, unit="example", desc=name, disable=None)
-    return [
-        run.stage(f"{name}/{number}", partial(make, example)).to_dataset().load() for number, example in enumerate(bar)
-    ]
-
-
-def random_weights(run: Run, example: Example) -> xr.Dataset:
-    """Of a random model of this example's own: shares of the total effect, (trace, component, layer); or nothing."""
-    settings = asked(run)
-    made = controls.scrambled(run.model, example, run.options.seed, **settings)
-    if made is None:
-        return xr.Dataset(attrs={"tried": controls.TRIES})
-    model, chosen = made
-    own, found = Example(example.image, example.question, id=example.id), {}
-    for name, freeze in (("plain", ()), ("frozen", ("crossattention",))):
-        tree = nnblip.causal_trace(model, [own], freeze=freeze, progress=False, **settings)
-        total = float(total_of(tree)[0])
-        found[name] = xr.concat(
-            [profile(tree, c)[0] / total for c in TEXT_COMPONENTS], xr.Variable("component", list(TEXT_COMPONENTS))
-        )
-    shares = xr.concat(list(found.values()), xr.Variable("trace", list(found)))
-    return xr.Dataset({"share": shares.drop_vars("example", errors="ignore"), "total": total}, attrs=chosen)
-
-
-def other_states(run: Run, others: list[Example], tokens: dict[str, int], example: Example) -> xr.Dataset:
-    """Effects of a layer's states with other states in their place, (donor, layer); NaN where no example fits."""
-    partner = controls.partner_of(example, others, tokens)
-    found = {}
-    for kind in controls.DONORS:
-        if kind != "example" or partner is not None:
-            tree = controls.trace_with(run.model, example, kind, partner, **asked(run))
-            found[kind] = profile(tree, QUESTION)[0].drop_vars("example", errors="ignore")
-    if partner is None:
-        found["example"] = xr.full_like(found["token"], np.nan)
-    donors = list(controls.DONORS)
-    return xr.Dataset({"effect": xr.concat([found[kind] for kind in donors], xr.Variable("donor", donors))})
+# ---- what is computed of each example ---------------------------------------------------------
 
 
 def asked(run: Run) -> dict[str, Any]:
+    """The settings of a trace that stands beside the sweeps."""
     o = run.options
-    return {"nu": o.nu, "draws": o.draws, "noise": o.noise[0], "seed": o.seed}
+    return {
+        "nu": o.nu, "draws": o.draws, "noise": o.noise[0], "seed": o.seed, "kinds": ("block",),
+        "cells": [sites.all_tokens()],
+    }  # fmt: skip
+
+
+def each(run: Run, name: str, examples: list[Example], make: Callable[[Example], xr.Dataset]) -> list[xr.Dataset]:
+    """Of each example what `make` gives; each is a stage, so that a run that is stopped goes on."""
+    bar = tqdm(examples, unit="example", desc=name.replace("_", " "), disable=None)
+    stages = (run.stage(f"{name}/{number}", partial(make, example)) for number, example in enumerate(bar))
+    return [one.to_dataset().load() for one in stages]
+
+
+def random_weights(run: Run, totals: Mapping[str, float], example: Example) -> xr.Dataset:
+    """What random weights of its own give, as shares of their total effect, (trace, measure, layer); or nothing."""
+    settings, seed = asked(run), run.options.seed
+    least = max(controls.LEAST, totals[str(example.id)] / 2)
+    light = {name: value for name, value in settings.items() if name not in ("kinds", "cells")}
+    made = controls.scrambled(run.model, example, seed, least, **light)
+    if made is None:
+        return xr.Dataset()
+    model, chosen = made
+    own, found = [Example(example.image, example.question, id=example.id)], {}
+    for trace, freeze in (("plain", {}), ("frozen", FROZEN)):
+        tree = nnblip.causal_trace(model, own, progress=False, **settings, **freeze)
+        found[trace] = _stacked({one: of[0] / float(total_of(tree)[0]) for one, of in profiles_of(tree).items()})
+    shares = xr.concat(list(found.values()), xr.Variable("trace", list(found)))
+    return xr.Dataset({"share": shares}, attrs=chosen)
+
+
+def other_states(run: Run, others: list[Example], tokens: Mapping[str, int], example: Example) -> xr.Dataset:
+    """The effects with other states in the place of clean ones, (donor, measure, layer); NaN where no example fits."""
+    partner, found = controls.partner_of(example, others, tokens), {}
+    for kind in controls.DONORS:
+        if kind != "example" or partner is not None:
+            tree = controls.trace_with(run.model, example, kind, partner, **asked(run))
+            found[kind] = _stacked({one: of[0] for one, of in profiles_of(tree).items()})
+    every = [found.get(kind, xr.full_like(found["token"], np.nan)) for kind in controls.DONORS]
+    return xr.Dataset({"effect": xr.concat(every, xr.Variable("donor", list(controls.DONORS)))})
+
+
+def _stacked(by_measure: Mapping[str, xr.DataArray]) -> xr.DataArray:
+    bare = [one.reset_coords(drop=True) for one in by_measure.values()]
+    return xr.concat(bare, xr.Variable("measure", list(by_measure)))
+
+
+def joined(found: list[xr.Dataset], name: str, example: xr.DataArray) -> xr.DataArray | None:
+    """Those of all examples, NaN where one has none; None if none has."""
+    like = next((one[name] for one in found if name in one), None)
+    if like is None:
+        return None
+    return xr.concat(
+        [one.get(name, xr.full_like(like, np.nan)) for one in found], xr.Variable("example", example.values)
+    )
 
 
 # ---- what is said -----------------------------------------------------------------------------
 
 
-def part(found: xr.DataArray, whole: xr.DataArray, late: Verdict, limit: float, what: str) -> Verdict:
+def more(values: xr.DataArray, what: str, level: float = 0.95) -> Verdict:
+    """Whether the mean of a difference of effects on P(answer) is above 0."""
+    return _rounding(values, what) or above(mean(values, level=level), 0, what)
+
+
+def part(values: xr.DataArray, whole: xr.DataArray, late: Verdict, limit: float, what: str) -> Verdict:
     """Whether a part is more than a share of the whole, where there is a whole."""
     if late.said != HOLDS:
         return Verdict(OPEN, f"there is nothing to divide: {late.because}")
-    known = found.dropna("example")
+    level = of_several(len(PARTS))
+    return _rounding(values, what) or above(share(values, whole, level), limit, f"{what}, as a share of the whole")
+
+
+def _rounding(values: xr.DataArray, what: str) -> Verdict | None:
+    known = values.dropna("example")
     if known.size and float(abs(known).max()) <= NOTHING:
         return Verdict(FAILS, f"{what}: no more than rounding in any of {known.size} examples")
-    return above(share(found, whole, of_several(len(PARTS))), limit, f"{what}, as a share of the whole")
+    return None
 
 
-def said(found: Mean) -> str:
-    return str(found)
-
-
-def division(run: Run, wholes: dict[str, xr.DataArray], parts: dict[str, dict[str, xr.DataArray]]) -> None:
+def division(run: Run, late: Rows, parts: dict[str, dict[str, xr.DataArray]]) -> None:
     level = of_several(len(PARTS))
-    rows = [["component", "part", "on P(answer)", "share of the whole"]]
-    for c, whole in wholes.items():
-        rows.append([c.replace("_", " "), WHOLE, str(mean(whole)), ""])
-        divides = mean(whole).low > 0
-        for name, values in parts[c].items():
+    rows = [["restored", "part", "on P(answer)", "share of the whole"]]
+    for measure, whole in late[CLEAN].items():
+        rows.append([measure.replace("_", " "), CLEAN, str(mean(whole)), ""])
+        divides = more(whole, "").said == HOLDS
+        for name, values in parts[measure].items():
             shown = str(share(values, whole, level)) if divides else "nothing to divide"
             rows.append(["", name, str(mean(values, level=level)), shown])
     run.section(
         "What later minus earlier is made of",
         "Construction is what random weights give with frozen cross-attention; reading again what goes when"
-        " cross-attention is frozen; computation what is left, and random weights do not give. The three add up."
-        f" The last layer is left out. {intervals_are().capitalize()}; those of the three parts hold together.\n\n"
+        " cross-attention is frozen; computation what is left then, and random weights do not give. The three add up."
+        f" The last layer is left out. There are {intervals_are()}; those of three parts hold together.\n\n"
         f"{table(*rows)}",
     )
 
 
-def compare_controls(run: Run, late: dict[str, dict[str, xr.DataArray]]) -> None:
-    rows = [["restored", *(c.replace("_", " ") for c in TEXT_COMPONENTS)]]
-    rows += [[name, *(str(mean(of[c])) if c in of else "" for c in TEXT_COMPONENTS)] for name, of in late.items()]
+def compare_controls(run: Run, late: Rows, notes: str) -> None:
+    rows = [["restored", *(one.replace("_", " ") for one in MEASURES)]]
+    rows += [[name, *(str(mean(of[one])) if one in of else "" for one in MEASURES)] for name, of in late.items()]
     run.section(
         "Later minus earlier under controls",
-        f"Mean indirect effect on P(answer) of the later half of the layers minus that of the earlier half, mean over"
-        f" tokens, {intervals_are()}.\n\n{table(*rows)}",
+        "Mean indirect effect on P(answer) of the later half of the layers minus that of the earlier half; where not"
+        f" all tokens are restored together, means over tokens. {notes} There are {intervals_are()}.\n\n{table(*rows)}",
     )
+
+
+def own_states(run: Run, own: xr.DataArray, lent: xr.DataArray) -> Verdict:
+    level = of_several(len(controls.DONORS))
+    rows, verdicts = [["in the place of clean states", "clean ones restore more by"]], {}
+    for kind, what in controls.DONORS.items():
+        difference = (own - lent.sel(donor=kind, drop=True)).mean("layer")
+        rows.append([what, str(mean(difference, level=level))])
+        verdicts[what] = more(difference, "clean states minus others", level)
+    run.section(
+        "Does it take the example's own states?",
+        "Question encoder, all tokens of a layer, mean over layers on P(answer), with intervals that hold together.\n\n"
+        f"{table(*rows)}",
+    )
+    return everywhere(verdicts)
 
 
 def cuts(run: Run, tree: xr.DataTree, half: int) -> Verdict:
     rows = [["cut", "by", f"first {half} layers", f"last {half} layers", "last minus first", "strongest single layer"]]
-    panels: dict[str, dict[str, xr.Dataset]] = {}
+    panels: dict[str, dict[str, xr.Dataset]] = {name.replace("_", " "): {} for name in CUT}
     verdict = Verdict(OPEN, "")
-    for edges in CUT:
-        panels[edges.replace("_", " ")] = lines = {}
-        for by in ("mask", "mean"):
-            wide, single = (by_window(tree, edges, by, width) for width in (half, 1))
+    for name in CUT:
+        for by in BY:
+            wide, single = (by_window(tree, name, by, width) for width in (half, 1))
             first, last = wide.isel(layer=0, drop=True), wide.isel(layer=-1, drop=True)
             where, value, _ = strongest(single, ("layer",))
-            difference = mean(last - first)
             told = where if value is None else f"{where}: {value}"
-            rows.append([edges.replace("_", " "), by, str(mean(first)), str(mean(last)), str(difference), told])
-            if (edges, by) == ("image_to_question", "mask"):
-                verdict = above(difference, 0, f"lost without reading in the last {half} layers minus in the first")
-            for width, values in (
-                (("1 layer", single), (f"{half} layers", wide)) if half > 1 else (("1 layer", single),)
-            ):
-                lines[f"{width}, by {by}"] = bounds(values)
+            said = [str(mean(one)) for one in (first, last, last - first)]
+            rows.append([name.replace("_", " "), by, *said, told])
+            if (name, by) == (CUT[0], BY[0]):
+                verdict = more(last - first, f"lost without the last {half} layers' reading minus without the first's")
+            for width, values in {f"{half} layers": wide, "1 layer": single}.items():
+                panels[name.replace("_", " ")][f"{width}, by {by}"] = bounds(values)
     run.section(
         "Where connections are needed",
-        "What P(answer) loses in the clean run when attention edges are cut in some layers: from the image to the"
-        " question, between the question's tokens, from the question to the answer. By mask what is left of attention"
-        " sums to one; by the mean its values are replaced by their mean. The strongest layer is chosen by one half of"
-        f" the examples and measured on the other. {intervals_are().capitalize()}.\n\n{table(*rows)}",
+        "What P(answer) loses in the clean run when all attention edges of a kind are cut in some layers: from the"
+        " image to the question, between the question's tokens (a token's own included), from the question to the"
+        " answer. By mask nothing is read there; by the mean each source counts as the mean of all, so that only"
+        " which of them is read is lost. The strongest layer is chosen by one half of the examples and measured on"
+        f" the other. There are {intervals_are()}.\n\n{table(*rows)}",
     )
-    run.figure("knock_outs", cut_lines(panels))
+    run.figure("knock_outs", profiles(panels, "lost of P(answer)", "Over the first of the layers that are cut"))
     return verdict
 
 
-def cut_lines(panels: dict[str, dict[str, xr.Dataset]]) -> Figure:
-    """A panel for each kind of edges, a line for each way of cutting; over the first layer that is cut."""
-    figure = Figure(figsize=(6.9, 2.9), layout="constrained")
-    drawn = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, (name, inner) in zip(drawn, panels.items(), strict=True):
-        for number, (label, found) in enumerate(inner.items()):
-            line(axes, found["layer"].values, found, number, label)
-        axes.axhline(0, color="0.75", linewidth=0.8, zorder=0)
-        tidy(axes, name, "first layer that is cut", "lost of P(answer)" if axes is drawn[0] else "")
-        axes.set_xticks(
-            next(iter(inner.values()))["layer"].values[:: max(1, len(next(iter(inner.values()))["layer"]) // 6)]
-        )
-    legend(figure, drawn[0])
-    return figure
-
-
-def forest(rows: dict[str, dict[str, Mean]], title: str) -> Figure:
-    """A row for each way of restoring, a panel for each component; the whole and its parts are coloured."""
-    figure = Figure(figsize=(6.9, 0.9 + 0.21 * len(rows)), layout="constrained")
-    panels = figure.subplots(1, len(TEXT_COMPONENTS), sharey=True)
-    names = list(rows)
-    for axes, c in zip(panels, TEXT_COMPONENTS, strict=True):
-        for place, name in enumerate(names):
-            if c not in rows[name]:
-                continue
-            found = rows[name][c]
-            colour = STYLES[0][0] if name == WHOLE else STYLES[1][0] if name in PARTS else "0.35"
-            error = np.nan_to_num(np.maximum([[found.value - found.low], [found.high - found.value]], 0))
-            axes.errorbar(
-                [found.value], [place], xerr=error, fmt="o", color=colour, markersize=4, capsize=2, linewidth=1
-            )
-        axes.axvline(0, color="0.75", linewidth=0.8, zorder=0)
-        axes.axhline(len(PARTS) + 0.5, color="0.85", linewidth=0.8, zorder=0)
-        tidy(axes, c.replace("_", " "), "later minus earlier half, on P(answer)")
-    panels[0].set_yticks(range(len(names)), names)
-    panels[0].set_ylim(len(names) - 0.5, -0.5)
-    figure.suptitle(title, fontsize=9, x=0.01, ha="left")
-    return figure
+def edges(run: Run, tree: xr.DataTree) -> Verdict:
+    """Edges in the place of states: what is read in one layer, and in no other."""
+    rows, verdicts = [["edges", "later minus earlier half", "strongest layer"]], {}
+    for component, what in (
+        (QUESTION, "from the picture into the question encoder"),
+        (ANSWER, "from the question into the answer decoder"),
+    ):
+        values = by_receiver(tree, component)
+        where, value, _ = strongest(values, ("layer",))
+        later = later_minus_earlier(values)
+        rows.append([what, str(mean(later)), where if value is None else f"{where}: {value}"])
+        verdicts[component] = more(later, "edges into the later half minus those into the earlier half")
+    run.section(
+        "Edges in the place of states",
+        "Mean indirect effect on P(answer) of what one token reads in one layer's cross-attention alone, by key or by"
+        " value: of the picture or its [CLS], or of one token of the question encoder's last layer. All layers count,"
+        f" since no edge restores by construction. There are {intervals_are()}.\n\n{table(*rows)}",
+    )
+    return verdicts[QUESTION]
 
 
 # ---- the experiment ---------------------------------------------------------------------------
 
 
-def run(run: Run) -> None:
+def require(run: Run) -> int:
+    """How many layers there are; raises `SettingError` for what the experiment cannot do."""
     controls.require_here(run.model, "bypass_controls")
-    layers = run.model.config.text_config.num_hidden_layers
+    if run.options.noise[0] == "mean" and run.options.nu[0] == 1:
+        raise nnblip.SettingError(
+            "noise mean at nu 1: all image embeddings become one, so that what is read of them cannot change, frozen or"
+            " not; expected a smaller nu, such as 0.7, or another noise"
+        )
+    layers = int(run.model.config.text_config.num_hidden_layers)
     if layers < 3:
         raise nnblip.SettingError(f"a model of {layers} layers: expected at least 3, of which the last is left out")
-    half = layers // 2
+    return layers
+
+
+def run(run: Run) -> None:
+    half = require(run) // 2
     examples = [example for group in run.choose(by_type=False) for example in group.examples]
-
-    families = [
-        sites.knock_outs(edges, "all", "all", sorted({1, half}), by) for edges in CUT for by in ("mask", "mean")
-    ]
+    families = [sites.knock_outs(name, "all", "all", sorted({1, half}), by) for name in CUT for by in BY]
     families += [sites.edges(component=QUESTION, inputs=("key", "value")), sites.edges(senders="block")]
-    tree = run.sweep("result", examples, kinds=("block", *ADDED), cells=families)
-    frozen = run.sweep("frozen", examples, freeze=("crossattention",))
-    stream = run.sweep("stream", examples, kinds=("block_input",), freeze=("attention", "crossattention", "mlp_out"))
-    noising = run.sweep("noising", examples, direction="noising")
-    random = each(run, "random_weights", examples, partial(random_weights, run))
-    tokens = question_tokens(tree)
-    states = each(run, "other_states", examples, partial(other_states, run, examples, tokens))
-
+    together = [sites.all_tokens(kind=kind) for kind in ("block", *ADDED)]
+    tree = run.sweep("result", examples, kinds=("block", *ADDED), cells=[*together, *families])
+    frozen = run.sweep("frozen", examples, kinds=("block",), cells=together[:1], **FROZEN)
+    every = {"freeze": ("attention", "crossattention", "mlp_out"), "cells": [sites.all_tokens(kind="block_input")]}
+    stream = run.sweep("stream", examples, kinds=("block_input",), **every)
+    noising = run.sweep("noising", examples, kinds=("block",), cells=together[:1], direction="noising")
     total = total_of(tree)
-    shares = xr.concat([blank_like(one, random) for one in random], total.example)
-    lent = xr.concat([one.effect for one in states], total.example)
-    late: dict[str, dict[str, xr.DataArray]] = {}
+    totals = dict(zip(map(str, total.example.values), total.values.tolist(), strict=True))
+    random = each(run, "random_weights", examples, partial(random_weights, run, totals))
+    states = each(run, "other_states", examples, partial(other_states, run, examples, question_tokens(tree)))
 
-    def row(name: str, profiles: dict[str, xr.DataArray]) -> None:
-        late[name] = {c: later_minus_earlier(values) for c, values in profiles.items()}
-
-    def both(of: xr.DataTree, kind: str = "block") -> dict[str, xr.DataArray]:
-        return {c: profile(of, c, kind) for c in TEXT_COMPONENTS}
-
-    def of_random(trace: str) -> dict[str, xr.DataArray]:
-        return {c: shares.sel(trace=trace, component=c, drop=True) * total for c in TEXT_COMPONENTS}
-
-    row("clean states", both(tree))
-    row("the last layer, too", {QUESTION: profile(tree, QUESTION, last=True)})
-    row("cross-attention frozen", both(frozen))
-    row("the stream alone, all sublayers frozen", both(stream, "block_input"))
-    for kind in ADDED:
-        row(f"{kind} alone", both(tree, kind))
-    row("damaged in a clean run", both(noising))
-    row("random weights", of_random("plain"))
-    row("random weights, cross-attention frozen", of_random("frozen"))
+    shown = {
+        CLEAN: profiles_of(tree), LAST: {QUESTION: profile(tree, QUESTION, last=True)}, FREEZE: profiles_of(frozen),
+        STREAM: profiles_of(stream, "block_input"), **{f"{kind} alone": profiles_of(tree, kind) for kind in ADDED},
+        DAMAGED: profiles_of(noising),
+    }  # fmt: skip
+    shares, lent = joined(random, "share", total.example), joined(states, "effect", total.example)
+    for name, trace in ((RANDOM, "plain"), (RANDOM_FROZEN, "frozen")):
+        nothing = {one: xr.full_like(of, np.nan) for one, of in shown[CLEAN].items()}
+        given = {} if shares is None else {
+            one: shares.sel(trace=trace, measure=one, drop=True) * total for one in MEASURES
+        }  # fmt: skip
+        shown[name] = given or nothing
+    assert lent is not None
     for kind, what in controls.DONORS.items():
-        row(f"states of {what}" if kind != "random" else what, {QUESTION: lent.sel(donor=kind, drop=True)})
+        shown[what] = {one: lent.sel(donor=kind, measure=one, drop=True) for one in (TOGETHER, QUESTION)}
+    late: Rows = {name: {one: later_minus_earlier(v) for one, v in of.items()} for name, of in shown.items()}
+    parts = {one: parts_of(*(late[name][one] for name in (CLEAN, FREEZE, RANDOM_FROZEN))) for one in MEASURES}
 
-    wholes = late["clean states"]
-    parts = {
-        c: parts_of(wholes[c], late["cross-attention frozen"][c], late["random weights, cross-attention frozen"][c])
-        for c in wholes
-    }
-    division(run, wholes, parts)
-    compare_controls(run, late)
-    lost = sum(one.attrs.get("scale") is None for one in random)
-    alone = int(lent.sel(donor="example").isnull().all("layer").sum())
-    scales = [float(one.attrs["scale"]) for one in random if "scale" in one.attrs]
-    run.section(
-        "Controls that were made",
-        f"Random weights: normal numbers of standard deviation {min(scales, default=np.nan):g} to"
-        f" {max(scales, default=np.nan):g}, the smallest at which the total effect is at least {controls.LEAST:g}; own"
-        f" ones for each example, none found for {lost} of {len(examples)}. States of another question: none has as"
-        f" many tokens and another answer for {alone} of {len(examples)}.",
-    )
-    claim(run, late, parts, profile(tree, QUESTION), lent)
+    division(run, late, parts)
+    compare_controls(run, late, notes(random, lent))
+    whole, own = late[CLEAN][TOGETHER], shown[CLEAN][TOGETHER]
+    verdict = more(whole, CLEAN)
+    run.claim("late", verdict)
+    run.claim("single", more(late[CLEAN][QUESTION], CLEAN))
+    for name, values in parts[TOGETHER].items():
+        run.claim(name.split()[0], part(values, whole, verdict, 0, name))
+    run.claim("mostly", part(parts[TOGETHER]["computation"], whole, verdict, 0.5, "computation"))
+    level = of_several(len(ADDED))
+    alone = {kind: more(late[f"{kind} alone"][TOGETHER], kind, level) for kind in ADDED}
+    run.claim("sublayers", everywhere(alone))
+    run.claim("damaging", more(late[DAMAGED][TOGETHER], CLEAN))
+    run.claim("own", own_states(run, own, lent.sel(measure=TOGETHER, drop=True)))
     run.claim("read", cuts(run, tree, half))
     run.claim("edges", edges(run, tree))
 
-    shown = {WHOLE: {c: mean(values) for c, values in wholes.items()}}
-    shown |= {name: {c: mean(parts[c][name], level=of_several(3)) for c in parts} for name in PARTS}
-    shown |= {name: {c: mean(v) for c, v in of.items()} for name, of in late.items() if name != "clean states"}
-    o = run.options
-    run.figure("division", forest(shown, f"{o.noise[0]}, ν = {o.nu[0]:g}, {o.draws} draws; n = {len(examples)}"))
-    lines = {
-        "clean": profile(tree, QUESTION), "cross-attention frozen": profile(frozen, QUESTION),
-        "stream alone": profile(stream, QUESTION, "block_input"), "damaged": profile(noising, QUESTION),
-        "random weights": of_random("plain")[QUESTION], "random, frozen": of_random("frozen")[QUESTION],
-        "another question's": lent.sel(donor="example", drop=True), "another word's": lent.sel(donor="token", drop=True),
-    }  # fmt: skip
-    run.figure("profiles", profiles({QUESTION: {n: bounds(v) for n, v in lines.items()}}, "effect on P(answer)"))
-    kept = {f"{c}/{name}": xr.Dataset({"value": of[c]}) for name, of in late.items() for c in of}
+    o, means = run.options, {name: {one: mean(v) for one, v in of.items()} for name, of in late.items()}
+    divided = {name: {one: mean(parts[one][name], level=of_several(3)) for one in MEASURES} for name in PARTS}
+    colours = {CLEAN: 0, **dict.fromkeys(PARTS, 1)}
+    title = f"{o.noise[0]}, ν = {o.nu[0]:g}, {o.draws} draws; n = {len(examples)}; 95 % intervals"
+    rows = {CLEAN: means.pop(CLEAN), **divided, **means}
+    run.figure("division", forest(rows, "on P(answer)", f"Later minus earlier half: {title}", colours))
+    lines = [CLEAN, FREEZE, STREAM, DAMAGED, RANDOM_FROZEN, *controls.DONORS.values()]
+    drawn = {"clean" if name == CLEAN else name: bounds(shown[name][TOGETHER]) for name in lines}
+    run.figure("profiles", profiles({TOGETHER: drawn}, "effect on P(answer)", title))
+    kept = {f"/{name}": xr.Dataset({one: of[one] for one in of}) for name, of in late.items()}
     run.keep(
         "later_minus_earlier", xr.DataTree.from_dict({n.replace(" ", "_").replace(",", ""): d for n, d in kept.items()})
     )
 
 
-def claim(
-    run: Run, late: dict[str, dict[str, xr.DataArray]], parts: dict[str, dict[str, xr.DataArray]], own: xr.DataArray,
-    lent: xr.DataArray,
-) -> None:  # fmt: skip
-    """All claims about later minus earlier in the question encoder."""
-    whole = late["clean states"][QUESTION]
-    verdict = above(mean(whole), 0, "later minus earlier half")
-    run.claim("late", verdict)
-    for name, values in parts[QUESTION].items():
-        run.claim(name.split()[0], part(values, whole, verdict, 0, name))
-    run.claim("mostly", part(parts[QUESTION]["computation"], whole, verdict, 0.5, "computation"))
-    level = of_several(len(ADDED))
-    alone = {kind: mean(late[f"{kind} alone"][QUESTION], level=level) for kind in ADDED}
-    run.claim("sublayers", everywhere({kind: above(found, 0, kind) for kind, found in alone.items()}))
-    run.claim("damaging", above(mean(late["damaged in a clean run"][QUESTION]), 0, "later minus earlier half"))
-    level = of_several(len(controls.DONORS))
-    more = {kind: (own - lent.sel(donor=kind, drop=True)).mean("layer") for kind in controls.DONORS}
-    run.claim(
-        "own",
-        everywhere(
-            {k: above(mean(v, level=level), 0, f"own minus those of {controls.DONORS[k]}") for k, v in more.items()}
-        ),
+def notes(random: list[xr.Dataset], lent: xr.DataArray) -> str:
+    """How the controls were made, and for which examples there are none."""
+    scales = [float(one.attrs["scale"]) for one in random if "scale" in one.attrs]
+    told = f"of standard deviation {min(scales):g} to {max(scales):g}" if scales else "of any size tried"
+    alone = int(lent.sel(donor="example").isnull().all(("layer", "measure")).sum())
+    return (
+        f"Random weights are {told}, the smallest at which the total effect is half of the trained one and"
+        f" at least {controls.LEAST:g}; none was found for {len(random) - len(scales)} of {len(random)} examples."
+        f" {alone} of them have no other example with as many tokens and another answer."
     )
-    rows = [["states in the place of clean ones", "clean ones restore more by"]]
-    rows += [[controls.DONORS[kind], str(mean(values, level=level))] for kind, values in more.items()]
-    run.section(
-        "Does it take the example's own states?",
-        f"Question encoder, mean over layers and tokens on P(answer); intervals hold together.\n\n{table(*rows)}",
-    )
-
-
-def edges(run: Run, tree: xr.DataTree) -> Verdict:
-    """Edges in the place of states: what one layer reads, and no other."""
-    rows, verdict = [["edges", "later minus earlier half", "strongest layer"]], Verdict(OPEN, "")
-    for c, what in (
-        (QUESTION, "from the picture into the question encoder"),
-        (ANSWER, "from the question into the answer decoder"),
-    ):
-        values = by_receiver(tree, c)
-        where, value, _ = strongest(values, ("layer",))
-        found = mean(later_minus_earlier(values))
-        rows.append([what, str(found), where if value is None else f"{where}: {value}"])
-        if c == QUESTION:
-            verdict = above(found, 0, "edges into the later minus those into the earlier half")
-    run.section(
-        "Edges in the place of states",
-        "Mean indirect effect on P(answer) of what one token reads in one layer's cross-attention alone, by key or by"
-        " value: from the picture or its [CLS], from a token of the question encoder's last layer. All layers count,"
-        f" since an edge restores nothing by construction. {intervals_are().capitalize()}.\n\n{table(*rows)}",
-    )
-    return verdict
-
-
-def question_tokens(tree: xr.DataTree) -> dict[str, int]:
-    """How many tokens each question has."""
-    there = tree[QUESTION].probability.isel(nu=0, draw=0, kind=0, layer=0).notnull().sum("token")
-    return {str(name): int(count) for name, count in zip(there.example.values, there.values, strict=True)}
-
-
-def blank_like(one: xr.Dataset, every: Iterable[xr.Dataset]) -> xr.DataArray:
-    """Its shares, or as many NaN where there are none."""
-    if "share" in one:
-        return one.share
-    like = next((other.share for other in every if "share" in other), None)
-    if like is None:
-        raise nnblip.NnblipError(
-            f"random weights: no total effect of at least {controls.LEAST:g} for any example; expected stronger noise,"
-            " such as a larger --nu"
-        )
-    return xr.full_like(like, np.nan)
 
 
 EXPERIMENT = Experiment(
     name="bypass_controls",
     question='Is "late layers matter" computation, or how BLIP is built?',
     claims={
-        "late": "Later layers of the question encoder restore more than earlier ones, the last left out",
+        "late": "Later layers of the question encoder restore more than earlier ones (all tokens; the last left out)",
+        "single": "So do single tokens, as in the paper's maps",
         "construction": "A part of that is construction: random weights give it, too",
         "reading": "A part of it is reading again: it goes when cross-attention is frozen",
         "computation": "A part of it is computation: what is left then, and random weights do not give",
         "mostly": "More than half of it is computation",
         "sublayers": "What each sublayer adds, restored alone, matters more in later layers",
-        "damaging": "Damaging states of the clean run shows the same as restoring: later ones matter more",
-        "own": "It takes the example's own states: those of another example, another word, and random ones restore less",
-        "read": "The answer needs the image to be read in later layers rather than in earlier ones",
+        "damaging": "Damage in the clean run shows the same as restoring: later layers matter more",
+        "own": "It takes the example's own states: those of another example or word, and random ones, restore less",
+        "read": "The answer needs the image to be read in later layers more than in earlier ones",
         "edges": "What is read of the picture in one layer alone restores more in later layers",
     },
     run=run,

@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 
 #: The standard deviations of random weights that are tried, the smallest first. Those of a fresh BLIP (0.02) answer
 #: nothing in particular, so that nothing can be taken away.
-SCALES = (0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5)
-#: The total effect on P(answer) that they must have.
+SCALES = (0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7)
+#: The total effect on P(answer) that they must have at least.
 LEAST = 0.1
 #: How many random models are tried for one example.
 TRIES = 5
 #: What stands in the place of clean states, and of what.
 DONORS = {
-    "example": "another question about another image",
-    "token": "another word of the same question",
-    "random": "normal numbers of the same mean and spread",
+    "example": "states of another question",
+    "token": "states of another word",
+    "random": "random states of the same mean and spread",
 }
 
 
@@ -54,18 +54,19 @@ def require_here(model: BlipVQA, name: str) -> None:
 
 
 def scrambled(
-    model: BlipVQA, example: Example, weights: int, **settings: Any
+    model: BlipVQA, example: Example, weights: int, least: float = LEAST, **settings: Any
 ) -> tuple[BlipVQA, dict[str, float]] | None:  # fmt: skip
     """A model of the same size with random weights, of which the noise takes an answer away; None if there is none.
 
-    Its weights are normal numbers of the smallest standard deviation of `SCALES` at which the total effect is at least
-    `LEAST`; of LayerNorm they are 1 and the biases 0, as in a fresh BLIP. Its own answer is one token, the likeliest
+    Its weights are normal numbers of the smallest standard deviation of `SCALES` at which the total effect is large
+    enough; of LayerNorm they are 1 and the biases 0, as in a fresh BLIP. Its own answer is one token, the likeliest
     besides [SEP]: such a model might never end.
 
     Args:
         model: which one, and whose processor.
         example: image and question.
         weights: their seed, together with the example.
+        least: the total effect on P(answer) that there must be.
         **settings: of `causal_trace`, such as `nu`, `draws`, `noise`.
 
     Returns:
@@ -87,7 +88,7 @@ def scrambled(
                         weight.mul_(scale / before)
             before = scale
             found = causal_trace(other, [asked], cells=[Site("answer_decoder")], progress=False, **settings)
-            if float(total_effect(found)["corrupted"].probability.mean()) >= LEAST:
+            if float(total_effect(found)["corrupted"].probability.mean()) >= least:
                 return other, {"scale": scale, "tried": number + 1}
     return None
 

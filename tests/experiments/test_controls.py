@@ -52,7 +52,9 @@ def effects_by_hand(truth, donor, draw):
 def test_states_of_another_example_are_put_in(model, two):
     (example, truth), (other, others) = two
     tree = controls.trace_with(model, example, "example", other, **NOISE)
-    found = tree["question_encoder"].probability.isel(example=0, nu=0, kind=0).transpose("draw", "layer", "token").values
+    found = (
+        tree["question_encoder"].probability.isel(example=0, nu=0, kind=0).transpose("draw", "layer", "token").values
+    )
     donor = {key: state for key, state in others.states.items() if key[0] == "question_encoder"}
     expected = np.stack([effects_by_hand(truth, donor, draw) for draw in range(2)])
     corrupted = tree["corrupted"].probability.values.reshape(2, 1, 1)
