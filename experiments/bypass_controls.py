@@ -70,6 +70,8 @@ CUT, BY = ("image_to_question", "question_to_question", "question_to_answer"), (
 #: Effects on P(answer) up to this are rounding in float32.
 NOTHING = 1e-5
 FROZEN = {"freeze": ("crossattention",)}
+#: Of what other states are restored. All words of a question in another order are the same to all that reads them.
+LENT = {"example": (TOGETHER, QUESTION), "token": (QUESTION,), "random": (TOGETHER, QUESTION)}
 #: Rows of the table of controls.
 CLEAN, FREEZE, RANDOM, RANDOM_FROZEN = (
     "later minus earlier", "cross-attention frozen", "random weights", "random weights, cross-attention frozen",
@@ -193,19 +195,29 @@ def compare_controls(run: Run, late: Rows, notes: str) -> None:
     )
 
 
-def own_states(run: Run, own: xr.DataArray, lent: xr.DataArray) -> Verdict:
+def own_states(run: Run, own: Mapping[str, xr.DataArray], lent: xr.DataArray) -> Verdict:
     level = of_several(len(controls.DONORS))
-    rows, verdicts = [["in the place of clean states", "clean ones restore more by"]], {}
+    rows, verdicts = [["in the place of clean states", "restored", "clean ones restore more by"]], {}
     for kind, what in controls.DONORS.items():
-        difference = (own - lent.sel(donor=kind, drop=True)).mean("layer")
-        rows.append([what, str(mean(difference, level=level))])
-        verdicts[what] = more(difference, "clean states minus others", level)
+        for measure in LENT[kind]:
+            difference = (own[measure] - lent.sel(donor=kind, measure=measure, drop=True)).mean("layer")
+            rows.append([what, measure.replace("_", " "), str(mean(difference, level=level))])
+            if measure == LENT[kind][0]:
+                verdicts[what] = more(difference, "clean states minus others", level)
     run.section(
         "Does it take the example's own states?",
-        "Question encoder, all tokens of a layer, mean over layers on P(answer), with intervals that hold together.\n\n"
-        f"{table(*rows)}",
+        "Mean over layers on P(answer), with intervals of which three hold together. All words of a question in another"
+        f" order are the same to all that reads them, so another word's state is restored alone.\n\n{table(*rows)}",
     )
     return everywhere(verdicts)
+
+
+def strongest_layer(values: xr.DataArray) -> str:
+    """Which layer has the largest effect, chosen by one half of the examples and measured on the other."""
+    if float(abs(values).max()) <= NOTHING:
+        return "none: no layer has any effect"
+    where, value, _ = strongest(values, ("layer",))
+    return where if value is None else f"{where}: {value}"
 
 
 def cuts(run: Run, tree: xr.DataTree, half: int) -> Verdict:
@@ -216,10 +228,8 @@ def cuts(run: Run, tree: xr.DataTree, half: int) -> Verdict:
         for by in BY:
             wide, single = (by_window(tree, name, by, width) for width in (half, 1))
             first, last = wide.isel(layer=0, drop=True), wide.isel(layer=-1, drop=True)
-            where, value, _ = strongest(single, ("layer",))
-            told = where if value is None else f"{where}: {value}"
             said = [str(mean(one)) for one in (first, last, last - first)]
-            rows.append([name.replace("_", " "), by, *said, told])
+            rows.append([name.replace("_", " "), by, *said, strongest_layer(single)])
             if (name, by) == (CUT[0], BY[0]):
                 verdict = more(last - first, f"lost without the last {half} layers' reading minus without the first's")
             for width, values in {f"{half} layers": wide, "1 layer": single}.items():
@@ -244,9 +254,8 @@ def edges(run: Run, tree: xr.DataTree) -> Verdict:
         (ANSWER, "from the question into the answer decoder"),
     ):
         values = by_receiver(tree, component)
-        where, value, _ = strongest(values, ("layer",))
         later = later_minus_earlier(values)
-        rows.append([what, str(mean(later)), where if value is None else f"{where}: {value}"])
+        rows.append([what, str(mean(later)), strongest_layer(values)])
         verdicts[component] = more(later, "edges into the later half minus those into the earlier half")
     run.section(
         "Edges in the place of states",
@@ -304,13 +313,13 @@ def run(run: Run) -> None:
         shown[name] = given or nothing
     assert lent is not None
     for kind, what in controls.DONORS.items():
-        shown[what] = {one: lent.sel(donor=kind, measure=one, drop=True) for one in (TOGETHER, QUESTION)}
+        shown[what] = {one: lent.sel(donor=kind, measure=one, drop=True) for one in LENT[kind]}
     late: Rows = {name: {one: later_minus_earlier(v) for one, v in of.items()} for name, of in shown.items()}
     parts = {one: parts_of(*(late[name][one] for name in (CLEAN, FREEZE, RANDOM_FROZEN))) for one in MEASURES}
 
     division(run, late, parts)
     compare_controls(run, late, notes(random, lent))
-    whole, own = late[CLEAN][TOGETHER], shown[CLEAN][TOGETHER]
+    whole = late[CLEAN][TOGETHER]
     verdict = more(whole, CLEAN)
     run.claim("late", verdict)
     run.claim("single", more(late[CLEAN][QUESTION], CLEAN))
@@ -321,7 +330,7 @@ def run(run: Run) -> None:
     alone = {kind: more(late[f"{kind} alone"][TOGETHER], kind, level) for kind in ADDED}
     run.claim("sublayers", everywhere(alone))
     run.claim("damaging", more(late[DAMAGED][TOGETHER], CLEAN))
-    run.claim("own", own_states(run, own, lent.sel(measure=TOGETHER, drop=True)))
+    run.claim("own", own_states(run, shown[CLEAN], lent))
     run.claim("read", cuts(run, tree, half))
     run.claim("edges", edges(run, tree))
 
@@ -331,7 +340,8 @@ def run(run: Run) -> None:
     title = f"{o.noise[0]}, ν = {o.nu[0]:g}, {o.draws} draws; n = {len(examples)}; 95 % intervals"
     rows = {CLEAN: means.pop(CLEAN), **divided, **means}
     run.figure("division", forest(rows, "on P(answer)", f"Later minus earlier half: {title}", colours))
-    lines = [CLEAN, FREEZE, STREAM, DAMAGED, RANDOM_FROZEN, *controls.DONORS.values()]
+    lines = [name for name in (CLEAN, FREEZE, STREAM, DAMAGED, RANDOM_FROZEN, *controls.DONORS.values())
+             if TOGETHER in shown[name]]  # fmt: skip
     drawn = {"clean" if name == CLEAN else name: bounds(shown[name][TOGETHER]) for name in lines}
     run.figure("profiles", profiles({TOGETHER: drawn}, "effect on P(answer)", title))
     kept = {f"/{name}": xr.Dataset({one: of[one] for one in of}) for name, of in late.items()}
