@@ -18,7 +18,8 @@ Three kinds of runs of the same examples divide it:
                     decoder: of the question)
     computation     the rest: what frozen cross-attention leaves, and random weights do not give
 
-Parts can be below 0, where something is against later layers. Each example has random weights of its own, of which the
+That later layers go on adding what the damaged image says is part of all these runs; frozen cross-attention only takes
+away that they answer a restored state. Parts can be below 0, where something is against later layers. Each example has random weights of its own, of which the
 total effect is at least half of its own one and at least 0.1; what they give is taken as a share of that total effect
 and multiplied by the example's own. So intervals over examples are over weights, too.
 
@@ -232,7 +233,7 @@ def cuts(run: Run, tree: xr.DataTree, half: int) -> Verdict:
             rows.append([name.replace("_", " "), by, *said, strongest_layer(single)])
             if (name, by) == (CUT[0], BY[0]):
                 verdict = more(last - first, f"lost without the last {half} layers' reading minus without the first's")
-            for width, values in {f"{half} layers": wide, "1 layer": single}.items():
+            for width, values in {"1 layer": single, f"{half} layers": wide}.items():
                 panels[name.replace("_", " ")][f"{width}, by {by}"] = bounds(values)
     run.section(
         "Where connections are needed",
