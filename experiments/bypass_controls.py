@@ -19,9 +19,10 @@ Three kinds of runs of the same examples divide it:
     computation     the rest: what frozen cross-attention leaves, and random weights do not give
 
 That later layers go on adding what the damaged image says is part of all these runs; frozen cross-attention only takes
-away that they answer a restored state. Parts can be below 0, where something is against later layers. Each example has random weights of its own, of which the
-total effect is at least half of its own one and at least 0.1; what they give is taken as a share of that total effect
-and multiplied by the example's own. So intervals over examples are over weights, too.
+away that they answer a restored state. Parts can be below 0, where something is against later layers. Each example has
+random weights of its own, of which the total effect is at least half of its own one and at least 0.1; what they give is
+taken as a share of that total effect and multiplied by the example's own. So intervals over examples are over weights,
+too.
 
 Beside it stand other controls: the stream alone (what a layer reads is restored, and no sublayer from there on reacts
 to it); what each sublayer adds, restored alone; damage in a clean run (noising); states of another example, of another
