@@ -42,6 +42,7 @@ from tqdm.auto import tqdm
 
 import nnblip
 from nnblip import sites
+from nnblip.errors import SettingError
 from nnblip.examples import Example
 from nnblip.experiments import Experiment, Run, controls
 from nnblip.experiments.claims import FAILS, HOLDS, OPEN, Verdict, above, everywhere, of_several
@@ -275,13 +276,13 @@ def require(run: Run) -> int:
     """How many layers there are; raises `SettingError` for what the experiment cannot do."""
     controls.require_here(run.model, "bypass_controls")
     if run.options.noise[0] == "mean" and run.options.nu[0] == 1:
-        raise nnblip.SettingError(
+        raise SettingError(
             "noise mean at nu 1: all image embeddings become one, so that what is read of them cannot change, frozen or"
             " not; expected a smaller nu, such as 0.7, or another noise"
         )
     layers = int(run.model.config.text_config.num_hidden_layers)
     if layers < 3:
-        raise nnblip.SettingError(f"a model of {layers} layers: expected at least 3, of which the last is left out")
+        raise SettingError(f"a model of {layers} layers: expected at least 3, of which the last is left out")
     return layers
 
 

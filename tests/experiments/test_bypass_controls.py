@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 
 import nnblip
+from nnblip.errors import SettingError
 from nnblip.experiments import controls, index
 from nnblip.experiments.choose import Group
 from nnblip.experiments.claims import Verdict, above
@@ -101,7 +102,7 @@ def test_what_it_cannot_do_is_refused_before_anything_is_computed(there, monkeyp
     monkeypatch.setattr("nnblip.experiments.run.opened", lambda options, needs: [])
     monkeypatch.setattr(Options, "load", lambda options: there)
     monkeypatch.setattr(Run, "choose", lambda run, **_: pytest.fail("it is asked first"))
-    with pytest.raises(nnblip.SettingError, match="bypass_controls with --remote"):
+    with pytest.raises(SettingError, match="bypass_controls with --remote"):
         perform(EXPERIMENT, EXPERIMENT.options(tmp_path / "out", n=8))
     assert not (tmp_path / "out").exists()
 
@@ -110,5 +111,5 @@ def test_noise_that_freezing_cannot_tell_is_refused(model, monkeypatch, tmp_path
     """All image embeddings are the mean: whatever a query asks, it reads the same."""
     monkeypatch.setattr("nnblip.experiments.run.opened", lambda options, needs: [])
     monkeypatch.setattr(Options, "load", lambda options: model)
-    with pytest.raises(nnblip.SettingError, match="noise mean at nu 1: all image embeddings become one"):
+    with pytest.raises(SettingError, match="noise mean at nu 1: all image embeddings become one"):
         perform(EXPERIMENT, EXPERIMENT.options(tmp_path / "out", n=8, noise=("mean",), nu=(1.0,)))
