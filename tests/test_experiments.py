@@ -21,12 +21,13 @@ from helpers.figures import all_inside
 from scipy.stats import permutation_test, spearmanr
 
 import nnblip
-from nnblip.experiments import index, perform
+from nnblip.experiments import controls, index, perform
 from nnblip.experiments.claims import FAILS, HOLDS, OPEN
 
 #: What makes an experiment small enough for a test.
 SMALLER: dict[str, dict[str, Any]] = {
     "attention_or_cause": {"dataset": ("scenes:300",), "types": ("color",)},
+    "bypass_controls": {"draws": 1},
     "cross_dataset": {"draws": 2, "types": ("color",)},
     "multi_state": {"draws": 2, "n": 4},  # traces many times
     "noise_level": {"draws": 2, "nu": (0.5, 5.0), "noise": ("multiplicative", "scale"), "types": ("color",)},
@@ -47,6 +48,8 @@ def ran(model, tmp_path, monkeypatch) -> Callable[..., tuple[Path, str]]:
         found = replace(index.load(name), least=min(8, given["n"]))
         if name == "multi_state":
             found.run.__globals__["STEPS"] = 3  # of the greedy sets
+        if name == "bypass_controls":
+            monkeypatch.setattr(controls, "SCALES", (0.2, 0.4))  # of random weights
         options = found.options(tmp_path / name, **given)
         return tmp_path / name, perform(found, options).summary()
 
@@ -129,6 +132,20 @@ def check_attention_or_cause(out: Path, summary: str, claims: dict[str, Any]) ->
     assert region.lost.notnull().all() and f"{more.mean():+.3f}" in claims["lost"]["because"]
     assert more.mean() > 0.5, "the object matters to the small model"
     assert (out / "scenes.png").exists() and (out / "heads.png").exists()
+
+
+def check_bypass_controls(out: Path, summary: str, claims: dict[str, Any]) -> None:
+    kept = xr.open_datatree(out / "later_minus_earlier.zarr")
+    late = {}
+    for name, row in (("result", "later_minus_earlier"), ("frozen", "cross-attention_frozen")):
+        layers = np.nanmean(effects_of(xr.open_datatree(out / f"{name}.zarr"), "question_encoder"), -1)
+        late[name] = layers[:, 3:5].mean(1) - layers[:, :2].mean(1)  # of six the last is left out
+        np.testing.assert_allclose(kept[row]["question_encoder"], late[name], atol=1e-6)
+    rows = summary.split("## What later minus earlier is made of")[1].splitlines()
+    at = next(place for place, line in enumerate(rows) if line.startswith("| question encoder | later"))
+    parts = [float(line.split(" | ")[2].split(" ")[0]) for line in rows[at : at + 4]]
+    assert parts[0] == pytest.approx(late["result"].mean(), abs=6e-4) == pytest.approx(sum(parts[1:]), abs=2e-3)
+    assert parts[2] == pytest.approx((late["result"] - late["frozen"]).mean(), abs=6e-4)
 
 
 def check_question_types(out: Path, summary: str, claims: dict[str, Any]) -> None:

@@ -7,6 +7,8 @@ choose.py       questions that the model answers correctly; stopped, it goes on
 record.py       whose folder is this: of the same command, or of another
 run.py          one run: stages, figures, texts, claims; at the end `summary.md`
 maps.py         maps of many examples without what restores by construction
+late.py         later against earlier layers, and what their difference is made of
+controls.py     random weights, and other states in the place of clean ones
 numbers.py      means with intervals, and what they are called
 claims.py       holds, fails or not established
 texts.py        tables of Markdown

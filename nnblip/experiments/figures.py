@@ -9,6 +9,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from nnblip.experiments.numbers import Mean
+
 #: Okabe and Ito's colours and a marker each, for lines that must be told apart.
 STYLES = [("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"),
           ("#6B4226", "X"), ("0.5", "*")]  # fmt: skip
@@ -84,4 +86,34 @@ def profiles(lines: Mapping[str, Mapping[str, xr.Dataset]], y: str, title: str =
     if title:
         figure.suptitle(title, fontsize=9, x=0.01, ha="left")
     legend(figure, panels[0])
+    return figure
+
+
+def forest(rows: Mapping[str, Mapping[str, Mean]], x: str, title: str, coloured: Mapping[str, int]) -> Figure:
+    """Means with their intervals below each other: a row for each name, a panel for each inner name.
+
+    Args:
+        rows: of each row what it has in which panel.
+        x: what is shown; intervals that are much wider than all means together go beyond the panel.
+        title: above all.
+        coloured: rows in one of the colours of `STYLES`; the others are grey.
+    """
+    inner = list(dict.fromkeys(name for of in rows.values() for name in of))
+    figure = Figure(figsize=(6.9, 1.0 + 0.21 * len(rows)), layout="constrained")
+    panels = figure.subplots(1, len(inner), sharey=True, squeeze=False)[0]
+    for axes, panel in zip(panels, inner, strict=True):
+        for place, (name, of) in enumerate(rows.items()):
+            if panel not in of:
+                continue
+            found, colour = of[panel], STYLES[coloured[name]][0] if name in coloured else "0.35"
+            error = np.nan_to_num(np.maximum([[found.value - found.low], [found.high - found.value]], 0))
+            axes.errorbar([found.value], [place], xerr=error, fmt="o", color=colour, markersize=3.5, capsize=1.5)
+        means = np.array([0.0, *(of[panel].value for of in rows.values() if panel in of)])
+        room = max(0.75 * float(np.nanmax(means) - np.nanmin(means)), 0.02)
+        axes.set_xlim(np.nanmin(means) - room, np.nanmax(means) + room)
+        axes.axvline(0, color="0.75", linewidth=0.8, zorder=0)
+        tidy(axes, panel.replace("_", " ").replace(", ", ",\n"), x)
+    panels[0].set_yticks(range(len(rows)), list(rows))
+    panels[0].set_ylim(len(rows) - 0.5, -0.5)
+    figure.suptitle(title, fontsize=9, x=0.01, ha="left")
     return figure

@@ -9,9 +9,12 @@ import xarray as xr
 
 from nnblip import effects
 from nnblip.effects.intervals import MIN_DRAWS, MIN_EXAMPLES
+from nnblip.results import VARIABLES
 
 #: The support of a share of something: nothing bounds it.
 SHARE = (-np.inf, np.inf)
+#: A whole that is smaller on average has no parts.
+NO_WHOLE = 1e-4
 
 
 class Mean(NamedTuple):
@@ -88,6 +91,22 @@ def compared(a: xr.DataArray, b: xr.DataArray, paired: bool, level: float = 0.95
     found = effects.compare(a, b, paired=paired, level=level)
     assert isinstance(found, xr.Dataset)
     return found
+
+
+def share(part: xr.DataArray, whole: xr.DataArray, level: float = 0.95) -> Mean:
+    """Which share of a whole a part is: Σ part / Σ whole over examples, with the interval of a pooled relevance.
+
+    Args:
+        part, whole: one number of each example; those that lack either are left out.
+        level: of the interval.
+    """
+    known = (part.notnull() & whole.notnull()).values
+    part, whole = (one.reset_coords(drop=True).isel(example=np.flatnonzero(known)) for one in (part, whole))
+    nodes = {"clean": whole, "corrupted": xr.zeros_like(whole), "part": part}
+    tree = xr.DataTree.from_dict({name: xr.Dataset(dict.fromkeys(VARIABLES, one)) for name, one in nodes.items()})
+    found = effects.interval(tree, "relevance", over="examples", pooled=True, threshold=NO_WHOLE, level=level)["part"]
+    value, low, high, units, reason = (found[name].item() for name in Mean._fields)
+    return Mean(value, low, high, int(units), reason.replace("total effect", "whole"))
 
 
 def by_image(values: xr.DataArray, image: xr.DataArray) -> xr.DataArray:

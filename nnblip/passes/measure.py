@@ -188,12 +188,18 @@ class Ready:
         return replace(self.forward, image=found, bases=len(pairs))
 
 
-def measure(model: Blip, settings: Settings, asked: Asked, tick: Callable[[], object] = lambda: None) -> Measured:
+def measure(
+    model: Blip, settings: Settings, asked: Asked, tick: Callable[[], object] = lambda: None,
+    donor: Callable[[Ready], States] | None = None,
+) -> Measured:  # fmt: skip
     """All numbers of one example; `tick` is called for each (draw, ν). Raises `NnblipError` for what cannot be traced.
 
-    As many (draw, ν) as `nnblip.passes.room` finds room for are the bases of one pass.
+    As many (draw, ν) as `nnblip.passes.room` finds room for are the bases of one pass. `donor` gives other states that
+    are restored, in the place of the example's own clean ones: a control (`nnblip.experiments.controls`).
     """
     ready = Ready.of(model, asked, settings)
+    if donor is not None:
+        ready = replace(ready, clean=donor(ready))
     count = len(ready.cells) + len(ready.edges)
     check_room(settings, count)
     plans, width = fit(model, settings, ready.extent, ready.cells)
