@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from nnblip.errors import InputError, SettingError, whole
 
 #: Inverse strength of regularisation of the logistic regression, on states of unit variance.
-STRENGTH = 0.1
+STRENGTH = 1.0
 FOLDS = 5
 
 
