@@ -5,16 +5,16 @@
     nnblip experiment cross_modal --model Salesforce/blip-vqa-base --dataset cocoqa:FOLDER --images download \\
         --types color --nu 5 --n 200
 
-Palit et al. 2023 find that restoring states of the middle layers brings next to nothing back, and offer two readings:
-picture and words are processed apart there, or the later layers override what the middle ones have found. Each reading
-says more than that, and what it says is tried here on questions of one type, each about a picture of its own: maps for a
-damaged picture beside maps for a damaged question, cross-attention (where it looks, what it adds), the likeness of states
-with their picture, another one and none (debiased CKA), linear probes with control tasks (Hewitt and Liang 2019), what
-the decoder says of each layer's states (`nnblip.lens`), and cross-attention cut layer by layer.
+Palit et al. 2023 find that restoring states of the middle layers brings next to nothing back, and offer two
+readings: picture and words are processed apart there, or the later layers override what the middle ones have found.
+Each says more than that, and what it says is tried here on questions of one type, each about a picture of its own:
+maps for a damaged picture beside maps for a damaged question, cross-attention (where it looks, what it adds), the
+likeness of states with their picture, another one and none (debiased CKA), linear probes with control tasks (Hewitt
+and Liang 2019), what the decoder says of each layer's states (`nnblip.lens`), and cross-attention cut layer by layer.
 
-Early, middle and later are thirds of the question encoder's layers. A share is a ratio of means over examples. A reading
-holds if all that it says does, and fails if something of it fails; the intervals of one reading hold together. The maps,
-cuts, lens and attention are of the first examples only (see `TRACED`), CKA and probes of all.
+Early, middle and later are thirds of the question encoder's layers. A share is a ratio of means over examples. A
+reading holds if all that it says does, and fails if something of it fails; the intervals of one reading hold together.
+Maps, cuts, lens and attention are of the first examples only (see `TRACED`), CKA and probes of all.
 """
 
 from __future__ import annotations
@@ -24,31 +24,27 @@ from collections import Counter
 
 import numpy as np
 import xarray as xr
-from PIL import ImageStat
+from matplotlib.figure import Figure
 
 import nnblip
 from nnblip import effects
 from nnblip.effects import THRESHOLD
 from nnblip.errors import SettingError
-from nnblip.examples import Example, load_image
-from nnblip.experiments import Defaults, Experiment, Run
-from nnblip.experiments.claims import (
-    ALPHA, FAILS, HOLDS, OPEN, Verdict, above, below, differ, everywhere, holm, of_several,
-)  # fmt: skip
+from nnblip.examples import Example
+from nnblip.experiments import Defaults, Experiment, Run, claims
+from nnblip.experiments.claims import ALPHA, FAILS, HOLDS, OPEN, Verdict, of_several
+from nnblip.experiments.evidence import LOTS, likeness, probed
 from nnblip.experiments.figures import line, tidy
 from nnblip.experiments.gaze import gaze
-from nnblip.experiments.numbers import bounds, compared, intervals_are, mean, means
+from nnblip.experiments.numbers import SHARE, bounds, compared, intervals_are, mean, means
 from nnblip.experiments.parts import EXACT, share, shares, thirds
-from nnblip.experiments.probes import by_lot, most_common, probe, require
-from nnblip.experiments.readouts import EVERY, RUNS, readouts
-from nnblip.experiments.similarity import chance, linear_cka, pseudovalues
+from nnblip.experiments.probes import require
+from nnblip.experiments.readouts import EVERY, readouts
 from nnblip.experiments.texts import listed, table
 from nnblip.sites import KnockOut, all_tokens
 
 #: Of so many examples there are maps, cuts, lens and attention.
 TRACED = 24
-#: So many times a control task is drawn.
-LOTS = 3
 #: What is said to be next to nothing of an effect, and the most of it; and states that are said to be the same.
 LITTLE, HALF, SAME = 0.1, 0.5, 0.9
 #: What each of the paper's readings says, by the claims.
@@ -63,7 +59,7 @@ def questions(run: Run) -> list[Example]:
     """Of one type: else the type of a question would say something of its answer without any picture."""
     if len(run.sources) > 1:
         raise SettingError(
-            f"dataset {' '.join(run.options.dataset)}: cross_modal takes one data set; run it for each, with its own --out"
+            f"dataset {' '.join(run.options.dataset)}: cross_modal takes one; run it for each, with an --out of its own"
         )
     source = run.sources[0]
     kinds = Counter(source.type_of(e) for e in source.examples)
@@ -76,8 +72,8 @@ def questions(run: Run) -> list[Example]:
         "Examples",
         f"{len(group.examples)} questions{f' of type {asked}' if asked else ''} in"
         f" {len({e.question for e in group.examples})} wordings, each about a picture of its own. Their answers: {said}"
-        f"{f' and {len(answers) - 5} more' if len(answers) > 5 else ''}. Maps, cuts, lens and attention are of the first"
-        f" {min(TRACED, len(group.examples))}.",
+        f"{f' and {len(answers) - 5} more' if len(answers) > 5 else ''}. Maps, cuts, lens and attention are of the"
+        f" first {min(TRACED, len(group.examples))}.",
     )
     return group.examples
 
@@ -122,71 +118,6 @@ def damage(tree: xr.DataTree) -> xr.DataArray:
     return effects.total_effect(tree)["corrupted"].probability.isel(nu=0).mean("draw").reset_coords(drop=True)
 
 
-def likeness(states: xr.DataArray) -> xr.Dataset:
-    """Debiased CKA by pair of runs and layer: `cka`, `values` of each example, `p` against chance, and `chance`.
-
-    Args:
-        states: (example, run, layer, hidden), runs as `readouts` has them.
-    """
-    run = {name: states.sel(run=name).values for name in RUNS}
-    shifted = np.roll(run["clean"], -1, 0)
-    pairs = {
-        "same words, another picture": (run["clean"], run["another picture"]),
-        "same picture, other words": (shifted, run["another picture"]),
-        "same words, no picture": (run["clean"], run["no picture"]),
-        "same words, damaged picture": (run["clean"], run["damaged picture"]),
-    }
-    found: dict[str, list[list[object]]] = {name: [] for name in ("cka", "values", "p", "chance")}
-    for a, b in pairs.values():
-        each = [(a[:, layer], b[:, layer]) for layer in range(a.shape[1])]
-        nulls = [chance(*one) for one in each]
-        rows = ([linear_cka(*one) for one in each], [pseudovalues(*one) for one in each],
-                [one.p for one in nulls], [one.high for one in nulls])  # fmt: skip
-        for name, row in zip(found, rows, strict=True):
-            found[name].append(list(row))
-    dims = {name: ("pair", "layer", "example") if name == "values" else ("pair", "layer") for name in found}
-    coords = {"pair": list(pairs), "layer": states.layer.values, "example": states.example.values}
-    return xr.Dataset({name: (dims[name], np.array(rows)) for name, rows in found.items()}, coords)
-
-
-def contents(examples: list[Example]) -> dict[str, list[str]]:
-    """What is in each picture whatever is asked: its brightness, and how many objects, where the data set says so."""
-    light = [ImageStat.Stat(load_image(e.image).convert("L")).mean[0] for e in examples]
-    found = {"brightness": ["bright" if one > np.median(light) else "dark" for one in light]}
-    if all("objects" in e.extra for e in examples):
-        found["objects"] = [str(e.extra["objects"]) for e in examples]
-    return found
-
-
-def probed(states: xr.DataArray, examples: list[Example], seed: int) -> xr.Dataset:
-    """Which examples linear probes read, `right` (task, layer, example) and `by_role` (readout, layer, example).
-
-    The tasks are the answer, the same out of states without a picture, a control task, and what is in the picture.
-    `guess` (task) is how often the most common label would be right.
-    """
-    answers, words = [str(e.answer) for e in examples], [e.question for e in examples]
-
-    def over(labels: list[str], run: str = "clean", readout: str = EVERY) -> list[np.ndarray]:
-        chosen = states.sel(run=run, readout=readout)
-        return [probe(chosen.sel(layer=layer).values, labels, seed=seed) for layer in states.layer.values]
-
-    lots = [by_lot(answers, words, seed + number) for number in range(LOTS)]
-    right = {"answer": over(answers), "answer, no picture": over(answers, "no picture"),
-             "control": list(np.mean([over(lot) for lot in lots], 0))}  # fmt: skip
-    guess = [most_common(answers)] * 2 + [np.mean([most_common(lot) for lot in lots])]
-    for name, labels in contents(examples).items():
-        right[name], guess = over(labels), [*guess, most_common(labels)]
-    by_role = [over(answers, readout=readout) for readout in states.readout.values]
-    return xr.Dataset(
-        {
-            "right": (("task", "layer", "example"), np.array(list(right.values()))),
-            "by_role": (("readout", "layer", "example"), np.array(by_role)),
-            "guess": ("task", guess),
-        },
-        {"task": list(right), "layer": states.layer, "readout": states.readout, "example": states.example},
-    )
-
-
 # --- what is said of it --------------------------------------------------------------------
 
 
@@ -195,28 +126,29 @@ def entering(run: Run, found: xr.Dataset, states: xr.Dataset) -> None:
     layers = found.layer.values
     part = {how: shares(found[how], found["all"]) for how in ("alone", "up to", "from")}
     tested = compared(found["alone"], xr.zeros_like(found["alone"]), paired=True)
-    needed = [int(n) for n, p, d in zip(layers, tested.p_corrected, tested.difference, strict=True) if p < ALPHA and d > 0]
+    needed = layers[((tested.p_corrected < ALPHA) & (tested.difference > 0)).values].tolist()
     apart = abs(states.states.sel(run="clean") - states.states.sel(run="another picture"))
-    untouched = [int(n) for n, d in zip(layers, apart.max(("example", "readout", "hidden")), strict=True) if d > EXACT]
+    changed = layers[(apart.max(("example", "readout", "hidden")) > EXACT).values].tolist()
     added = {place[0]: one for place, one in means(states.added, (0.0, np.inf)).items()}
     rows = [["layer", "alone", "corrected p", "up to it", "from it on", "adds to the stream"]]
     for at, layer in enumerate(layers):
         cells = [share(part[how].sel(layer=layer)).bare for how in part]
         rows.append([str(layer), cells[0], f"{tested.p_corrected.values[at]:.3g}", *cells[1:], added[at].bare])
     if len(needed) == 1:
-        said = f"The picture enters at layer {needed[0]}: of single layers, the answer needs the cross-attention of that one."
+        said = (
+            f"The picture enters at layer {needed[0]}: of single layers, the answer needs that one's cross-attention."
+        )
     elif needed:
         said = f"Of single layers, the answer needs the cross-attention of {listed([str(one) for one in needed])}."
     else:
         said = "That the answer needs the cross-attention of any single layer is not established."
-    first = untouched[0] if untouched else None
-    depends = "No layer's states depend on the picture." if first is None else (
-        f"Layer {first} is the first whose states depend on the picture."
-    )  # fmt: skip
+    depends = (
+        f"Layer {changed[0]} is the first whose states depend on it." if changed else "No layer's states depend on it."
+    )
     run.section(
         "Where the picture enters",
-        f"{said} {depends}\n\nWhat the answer loses in a clean run whose question encoder cannot read the picture in some"
-        f" layers, as a share of what it loses where it never can ({mean(found['all'])} of P(answer)), with"
+        f"{said} {depends}\n\nWhat the answer loses in a clean run whose question encoder cannot read the picture in"
+        f" some layers, as a share of what it loses where it never can ({mean(found['all'])} of P(answer)), with"
         f" {intervals_are()}; p of a permutation test that it loses nothing, corrected for all layers. What"
         f" cross-attention adds is measured beside the stream.\n\n{table(*rows)}",
     )
@@ -254,15 +186,23 @@ def maps(run: Run, trees: dict[str, xr.DataTree], parts: dict[str, range]) -> di
         f"Share of the total effect that restoring one token's state brings back, mean over tokens and layers of each"
         f" third, with {intervals_are()}.\n\n{table(*rows)}{note}",
     )
-    run.claim("late", above(share(inside["picture"]["later"] - inside["picture"]["middle"]), 0, "later minus middle"))
-    run.claim("maps", Verdict(OPEN, f"a damaged {weak[0]} has too little effect: {lost[weak[0]]}") if weak else differ(
-        {"by layer": compared(profile["picture"], profile["question"], paired=True)}, "profiles"))  # fmt: skip
+    later = share(inside["picture"]["later"] - inside["picture"]["middle"])
+    run.claim("late", claims.above(later, 0, "later minus middle"))
+    pair = {"by layer": compared(profile["picture"], profile["question"], paired=True)}
+    little = [Verdict(OPEN, f"a damaged {name} has too little effect: {lost[name]}") for name in weak]
+    run.claim("maps", little[0] if weak else claims.differ(pair, "profiles"))
     return profile
+
+
+def role_of(looks: xr.Dataset) -> str:
+    """The word that names what is asked about, by its role."""
+    name = "last content word"
+    return name if name in looks.role.values else str(looks.role.values[-1])
 
 
 def looking(run: Run, looks: xr.Dataset, parts: dict[str, range]) -> None:
     """Where cross-attention looks."""
-    role = "last content word" if "last content word" in looks.role.values else str(looks.role.values[-1])
+    role = role_of(looks)
     by_layer = {name: looks[name].mean(("head", "role")) for name in ("entropy", "cls")}
     at_object = looks["object"].sel(role=role).mean("head")
     known = bool(at_object.notnull().any())
@@ -284,45 +224,47 @@ def looking(run: Run, looks: xr.Dataset, parts: dict[str, range]) -> None:
     if known:
         area = looks.area.broadcast_like(at_object)
         tested = compared(at_object, area, paired=True)
-        sure = [str(layer) for layer, p, d in zip(tested.layer.values, tested.p_corrected, tested.difference, strict=True)
-                if p < ALPHA and d > 0]  # fmt: skip
-        excess = above(mean((at_object - area).mean("layer")), 0, "weight minus area, mean over layers")
-        verdict = Verdict(excess.said, f"{excess.because}; by corrected tests in layers {listed(sure)}")
+        found = tested.layer.values[((tested.p_corrected < ALPHA) & (tested.difference > 0)).values]
+        excess = claims.above(mean((at_object - area).mean("layer")), 0, "weight minus area, mean over layers")
+        verdict = Verdict(
+            excess.said, f"{excess.because}; by corrected tests in layers {listed([str(one) for one in found])}"
+        )
     run.claim("looks", verdict)
 
 
-def tells(run: Run, alike: xr.Dataset, probes: xr.Dataset, said: xr.DataArray, guessed: list[str]) -> None:
+def tells(run: Run, alike: xr.Dataset, probes: xr.Dataset, said: xr.DataArray) -> None:
     """Tables of CKA, probes and lens by layer."""
-    p = {f"{pair} {layer}": float(alike.p.sel(pair=pair, layer=layer)) for pair in alike.pair.values
-         for layer in alike.layer.values}  # fmt: skip
-    corrected = holm(p)
+    cells = {(at, pair): alike.sel(pair=pair, layer=at) for at in alike.layer.values for pair in alike.pair.values}
+    corrected = claims.holm({f"{at} {pair}": float(one.p) for (at, pair), one in cells.items()})
+    text = {place: mean(one["values"], SHARE).bare for place, one in cells.items()}
+    for at, pair in cells:
+        if text[at, pair] and not corrected[f"{at} {pair}"] < ALPHA:
+            text[at, pair] += " (as by chance)"
     rows = [["layer", *alike.pair.values]]
-    for layer in alike.layer.values:
-        cells = [f"{mean(alike['values'].sel(pair=pair, layer=layer), (-np.inf, np.inf)).bare}"
-                 f"{'' if corrected[f'{pair} {layer}'] < ALPHA else ' (as by chance)'}" for pair in alike.pair.values]  # fmt: skip
-        rows.append([str(layer), *cells])
+    rows += [[str(at), *(text[at, pair] for pair in alike.pair.values)] for at in alike.layer.values]
     run.section(
         "States with and without the picture",
-        f"Debiased linear CKA of the question encoder's states, mean over tokens, of {alike.sizes['example']} examples, by"
-        f" jackknife with {intervals_are()}. As by chance: a test that pairs examples by chance, corrected for all of"
-        f" these by Holm, does not tell them from that.\n\n{table(*rows)}",
+        f"Debiased linear CKA of the question encoder's states, mean over tokens, of {alike.sizes['example']} examples,"
+        f" by jackknife with {intervals_are()}. As by chance: a test that pairs examples by chance, corrected for all"
+        f" of these by Holm, does not tell them from that.\n\n{table(*rows)}",
     )
-    rows = [["layer", *(f"{task} (guess {guess:.2f})" for task, guess in zip(probes.task.values, probes.guess.values,
-             strict=True)), "selectivity"]]  # fmt: skip
+    tasks = [f"{one.task.item()} (guess {one.item():.2f})" for one in probes.guess]
+    rows = [["layer", *tasks, "selectivity"]]
     selective = probes.right.sel(task="answer") - probes.right.sel(task="control")
     for layer in probes.layer.values:
         cells = [mean(one.sel(layer=layer), (0, 1)).bare for one in probes.right]
         rows.append([str(layer), *cells, mean(selective.sel(layer=layer)).bare])
     run.section(
         "What linear probes read",
-        "Of which share of examples a probe that has not seen them reads it out of the mean over tokens. The control task"
-        f" gives each wording of a question one of the answers by lot ({LOTS} lots); selectivity is how much better the"
-        f" answer is read than that (below 0: the words are read better). Guess: the most common label.\n\n{table(*rows)}",
+        "Of which share of examples a probe that has not seen them reads it out of the mean over tokens. The control"
+        f" task gives each wording of a question one of the answers by lot ({LOTS} lots); selectivity is how much"
+        " better the answer is read than that (below 0: the words are read better). Guess: the most common label."
+        f"\n\n{table(*rows)}",
     )
-    rows = [["layer", "P(answer) by the decoder lens", "says the answer's first token"]]
+    rows = [["layer", "P(answer) by the decoder lens", "says what the last layer says"]]
     for layer in said.layer.values:
-        says = np.mean([one == guess for one, guess in zip(said.said.sel(layer=layer).values, guessed, strict=True)])
-        rows.append([str(layer), mean(said.sel(layer=layer), (0, 1)).bare, f"{says:.2f}"])
+        agreed = float((said.said.sel(layer=layer) == said.said.isel(layer=-1)).mean())
+        rows.append([str(layer), mean(said.sel(layer=layer), (0, 1)).bare, f"{agreed:.2f}"])
     run.section(
         "What the decoder says of each layer",
         f"The answer decoder reads the states of a layer in place of the last one's (`nnblip.lens`).\n\n{table(*rows)}",
@@ -335,19 +277,27 @@ def readings(
 ) -> None:  # fmt: skip
     """What each of the paper's two readings says, and whether it is so."""
     middle, last = list(parts["middle"]), parts["middle"][-1]
-    level = {name: of_several(len(claims)) for name, claims in READINGS.items()}
-    gain = (probes.right.sel(task="answer") - probes.right.sel(task="answer, no picture")).sel(layer=middle).mean("layer")
+    level = {name: of_several(len(own)) for name, own in READINGS.items()}
+    gain = (
+        (probes.right.sel(task="answer") - probes.right.sel(task="answer, no picture")).sel(layer=middle).mean("layer")
+    )
     same = alike["values"].sel(pair="same words, another picture", layer=middle).mean("layer")
     whole = shares(restored_whole(picture), damage(picture)).sel(layer=last)
-    lens, gained = shares(said, said.isel(layer=-1)).sel(layer=last), "share read with the picture minus without"
+    bare = said.reset_coords(drop=True)
+    lens, gained = (
+        shares(bare, bare.isel(layer=-1, drop=True)).sel(layer=last),
+        "share read with the picture minus without",
+    )
     verdicts = {
-        "apart_cut": below(share(shares(found["middle"], found["all"]), level["apart"]), LITTLE, "share of cutting all"),
-        "apart_alike": above(mean(same, (-np.inf, np.inf), level["apart"]), SAME, "CKA"),
-        "apart_probe": below(mean(gain, level=level["apart"]), LITTLE, gained),
-        "apart_said": below(share(lens, level["apart"]), HALF, f"share of P(answer) after layer {last}"),
-        "carried": above(mean(gain, level=level["override"]), 0, gained),
-        "overridden": below(share(whole, level["override"]), HALF, f"share restored by layer {last}"),
-        "later_suffice": below(
+        "apart_cut": claims.below(
+            share(shares(found["middle"], found["all"]), level["apart"]), LITTLE, "share of cutting all"
+        ),
+        "apart_alike": claims.above(mean(same, SHARE, level["apart"]), SAME, "CKA"),
+        "apart_probe": claims.below(mean(gain, level=level["apart"]), LITTLE, gained),
+        "apart_said": claims.below(share(lens, level["apart"]), HALF, f"share of P(answer) after layer {last}"),
+        "carried": claims.above(mean(gain, level=level["override"]), 0, gained),
+        "overridden": claims.below(share(whole, level["override"]), HALF, f"share restored by layer {last}"),
+        "later_suffice": claims.below(
             share(shares(found["up to"].sel(layer=last), found["all"]), level["override"]), HALF, "share of cutting all"
         ),
     }
@@ -355,8 +305,133 @@ def readings(
         run.claim(name, verdict)
     speaks = {HOLDS: "for it", FAILS: "against it", OPEN: "undecided"}
     text = []
-    for name, claims in READINGS.items():
-        run.claim(name, everywhere({one: verdicts[one] for one in claims}))
-        rows = [[CLAIMS[one], speaks[verdicts[one].said], verdicts[one].because] for one in claims]
+    for name, own in READINGS.items():
+        run.claim(name, claims.everywhere({one: verdicts[one] for one in own}))
+        rows = [[CLAIMS[one], speaks[verdicts[one].said], verdicts[one].because] for one in own]
         text.append(f"{CLAIMS[name]}\n\n{table(['if so', 'speaks', 'because'], *rows)}")
     run.section("For and against", "\n\n".join(text))
+
+
+# --- figures -------------------------------------------------------------------------------
+
+
+def answer_figure(
+    profile: dict[str, xr.DataArray], whole: xr.DataArray, found: xr.Dataset, alike: xr.Dataset, probes: xr.Dataset,
+    said: xr.DataArray, parts: dict[str, range], title: str,
+) -> Figure:  # fmt: skip
+    """Six panels by layer; the middle layers are shaded."""
+    cut = {how: shares(found[how], found["all"]) for how in ("alone", "up to", "from")}
+    gain = probes.right.transpose("task", "example", "layer")
+    panels: dict[tuple[str, str], dict[str, xr.DataArray]] = {
+        ("One token restored", "share of total effect"): {f"damaged {name}": one for name, one in profile.items()},
+        ("Cross-attention cut", "share of cutting all"): {"this layer": cut["alone"], "up to it": cut["up to"],
+                                                          "from it on": cut["from"]},
+        ("Picture put back, decoder lens", "share"): {"all tokens restored": whole, "lens": said},
+        ("States: same words", "debiased CKA"): {
+            "another picture": alike["values"][0], "no picture": alike["values"][2],
+            "damaged picture": alike["values"][3]},
+        ("States: same picture", "debiased CKA"): {"other words": alike["values"][1]},
+        ("Linear probes", "read rightly"): {str(task): one for task, one in zip(gain.task.values, gain, strict=True)},
+    }  # fmt: skip
+    figure = Figure(figsize=(7.2, 5.6), layout="constrained")
+    every = figure.subplots(2, 3, sharex=True).ravel()
+    for axes, ((name, y), lines) in zip(every, panels.items(), strict=True):
+        axes.axvspan(parts["middle"][0] - 0.5, parts["middle"][-1] + 0.5, color="0.94", linewidth=0, zorder=0)
+        axes.axhline(0, color="0.75", linewidth=0.8, zorder=0)
+        for number, (label, values) in enumerate(lines.items()):
+            plain = values.reset_coords(drop=True).transpose("example", "layer")
+            line(axes, plain.layer.values, bounds(plain, SHARE), number, label)
+        tidy(axes, name, "layer" if axes in every[3:] else "", y)
+        axes.set_xticks(found.layer.values)
+        axes.legend(frameon=False, fontsize=6.5, handlelength=1.2, labelspacing=0.25)
+    figure.suptitle(title, fontsize=9, x=0.01, ha="left")
+    return figure
+
+
+def gaze_figure(looks: xr.Dataset, role: str) -> Figure:
+    """Layers by heads: entropy, weight on [CLS], and on the object where that is known."""
+    shown = {"entropy": looks.entropy.mean(("example", "role")), "weight on [CLS]": looks.cls.mean(("example", "role"))}
+    excess = (looks["object"].sel(role=role) - looks.area).mean("example")
+    if bool(excess.notnull().any()):
+        shown["on the object, minus its area"] = excess
+    figure = Figure(figsize=(2.4 * len(shown), 2.6), layout="constrained")
+    for axes, (name, values) in zip(figure.subplots(1, len(shown), sharey=True), shown.items(), strict=True):
+        signed = "minus" in name
+        largest = max(float(abs(values).max()), 1e-3)
+        mesh = axes.pcolormesh(values.transpose("layer", "head").values, cmap="RdBu_r" if signed else "viridis",
+                               vmin=-largest if signed else 0, vmax=largest if signed else 1)  # fmt: skip
+        tidy(axes, name, "head", "layer" if axes is figure.axes[0] else "")
+        for axis, size in ((axes.xaxis, values.sizes["head"]), (axes.yaxis, values.sizes["layer"])):
+            axis.set_ticks(np.arange(size) + 0.5, [str(one) for one in range(size)])
+        bar = figure.colorbar(mesh, ax=axes, aspect=30, pad=0.02)
+        bar.outline.set_visible(False)
+        bar.ax.tick_params(labelsize=7)
+    return figure
+
+
+# --- all of it -----------------------------------------------------------------------------
+
+
+def run(run: Run) -> None:
+    require()
+    parts = thirds(len(run.model.question_encoder.layer))
+    examples = questions(run)
+    first, o, cells = examples[:TRACED], run.options, cuts(parts)
+    every = [all_tokens(), *{one.name: one for one in cells.values()}.values()]
+    trees = {"picture": run.sweep("picture", first, kinds=["block"], cells=every),
+             "question": run.sweep("question", first, noise_at="question")}  # fmt: skip
+    states = run.stage("states", lambda: readouts(run.model, examples, o.nu[0], o.noise[0], o.seed)).to_dataset()
+    looks = run.stage("attention", lambda: gaze(run.model, first)).to_dataset()
+    lens = run.stage("lens", lambda: nnblip.lens(run.model, first))
+    probes = run.stage("probes", lambda: probed(states.states, examples, o.seed)).to_dataset()
+    states, looks = states.load(), looks.load()
+    alike = likeness(states.states.sel(readout=EVERY))
+    found = cut_effects(trees["picture"], cells)
+    said = lens["decoder_lens"].probability.load()
+
+    entering(run, found, states)
+    profile = maps(run, trees, parts)
+    looking(run, looks, parts)
+    tells(run, alike, probes, said)
+    readings(run, found, alike, probes, said, trees["picture"], parts)
+
+    run.keep("numbers", xr.DataTree.from_dict({"cuts": found, "alike": alike, "restored": xr.Dataset(profile)}))
+    title = f"{o.noise[0]}, ν = {o.nu[0]:g}, {o.draws} draws; shaded: the middle layers"
+    whole = shares(restored_whole(trees["picture"]), damage(trees["picture"]))
+    run.figure("cross_modal", answer_figure(profile, whole, found, alike, probes, said, parts, title))
+    run.figure("attention", gaze_figure(looks, role_of(looks)))
+
+
+CLAIMS = {
+    "one_place": "The picture enters at one layer: cutting its cross-attention alone costs more than half of what"
+    " cutting all does, and that of each other less than a tenth",
+    "late": "One token of the later layers brings back more of a damaged picture than one of the middle layers",
+    "maps": "A damaged question is restored in other layers than a damaged picture",
+    "looks": "Cross-attention looks at the object that is asked about more than at as much of the rest",
+    "apart_cut": "What the middle layers read of the picture is hardly needed: without it less than a tenth is lost",
+    "apart_alike": "With another picture the middle layers' states are nearly the same: CKA above 0.9",
+    "apart_probe": "Linear probes hardly read the answer out of the middle layers: of less than a tenth of the examples"
+    " more than without a picture",
+    "apart_said": "From the middle layers the decoder cannot say the answer yet: it gives it less than half of its"
+    " probability",
+    "carried": "The middle layers' states carry the picture: linear probes read the answer better than without",
+    "overridden": "Middle states put back whole under a damaged picture are overridden: less than half comes back",
+    "later_suffice": "The later layers alone read enough: without what the others read less than half is lost",
+    "apart": "The paper's first reading: picture and words are processed apart in the middle layers",
+    "override": "The paper's second reading: later layers override what the middle layers have found",
+}
+
+EXPERIMENT = Experiment(
+    name="cross_modal",
+    question="Are picture and words processed apart in the middle layers?",
+    claims=CLAIMS,
+    run=run,
+    figure="cross_modal",
+    needs=("images",),
+    defaults=Defaults(dataset=("scenes",), n=64),
+)
+
+if __name__ == "__main__":
+    from nnblip.command.cli import main
+
+    raise SystemExit(main(["experiment", __file__, *sys.argv[1:]]))

@@ -98,9 +98,7 @@ def _read(model: BlipVQA, examples: Sequence[Example]) -> Iterator[xr.Dataset]:
             yield _one(*each, grid)
 
 
-def _one(
-    weights: NDArray[np.floating], roles: NDArray[np.str_], box: Box | None, grid: tuple[int, int]
-) -> xr.Dataset:
+def _one(weights: NDArray[np.floating], roles: NDArray[np.str_], box: Box | None, grid: tuple[int, int]) -> xr.Dataset:
     """Of one example: weights (layer, head, token, source), NaN where it has fewer tokens than others."""
     there = roles != ""
     weights = weights[:, :, there].astype(np.float64)

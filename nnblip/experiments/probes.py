@@ -91,7 +91,7 @@ def by_lot(labels: Sequence[str], types: Sequence[str], seed: int = 0) -> list[s
         One label for each example.
     """
     rng = np.random.default_rng(seed)
-    drawn = {one: labels[rng.integers(len(labels))] for one in sorted(set(types))}
+    drawn = {one: labels[int(rng.integers(len(labels)))] for one in sorted(set(types))}
     return [drawn[one] for one in types]
 
 

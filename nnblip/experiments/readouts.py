@@ -29,7 +29,12 @@ KINDS = ("attention", "crossattention_out", "block")
 
 
 def readouts(
-    model: BlipVQA, examples: Sequence[Example], nu: float, noise: NoiseLike, seed: int = 0, progress: bool | None = None
+    model: BlipVQA,
+    examples: Sequence[Example],
+    nu: float,
+    noise: NoiseLike,
+    seed: int = 0,
+    progress: bool | None = None,
 ) -> xr.Dataset:
     """Read the question encoder's `block` states of each example in each of `RUNS`.
 
