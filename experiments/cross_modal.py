@@ -31,11 +31,12 @@ from nnblip import effects
 from nnblip.effects import THRESHOLD
 from nnblip.errors import SettingError
 from nnblip.examples import Example
-from nnblip.experiments import Defaults, Experiment, Run, claims
+from nnblip.experiments import Defaults, Experiment, Run, claims, maps
 from nnblip.experiments.claims import ALPHA, FAILS, HOLDS, OPEN, Verdict, of_several
 from nnblip.experiments.evidence import LOTS, likeness, probed
 from nnblip.experiments.figures import line, tidy
 from nnblip.experiments.gaze import gaze
+from nnblip.experiments.maps import by_layer, of_examples
 from nnblip.experiments.numbers import SHARE, bounds, compared, intervals_are, mean, means
 from nnblip.experiments.parts import EXACT, share, shares, thirds
 from nnblip.experiments.probes import require
@@ -101,15 +102,13 @@ def cut_effects(tree: xr.DataTree, cells: dict[tuple[str, int], KnockOut]) -> xr
     return xr.Dataset(found).assign_coords(layer=layers)
 
 
-def restored(tree: xr.DataTree, component: str = "question_encoder") -> xr.DataArray:
-    """Effects on P(answer) of restoring one token's state, mean over tokens and draws: (example, layer)."""
-    found = effects.indirect_effect(tree)[component].probability
-    found = found.where(~effects.structural(tree)[component].structural)
-    return found.isel(nu=0).sel(kind="block").mean(("draw", "token")).reset_coords(drop=True)
+def restored(tree: xr.DataTree) -> xr.DataArray:
+    """Effects on P(answer) of restoring one token of the question, mean over tokens and draws: (example, layer)."""
+    return by_layer(of_examples(maps.restored(tree), "question_encoder"))
 
 
 def restored_whole(tree: xr.DataTree) -> xr.DataArray:
-    """The same of all tokens of a layer together; the last layer's restore by construction."""
+    """The same of all its tokens together; those of the last layer restore by construction."""
     found = effects.indirect_effect(tree)["cells"].probability.isel(nu=0).mean("draw")
     return found.assign_coords(cell=found.layer.values).reset_coords(drop=True).rename(cell="layer")
 
@@ -170,7 +169,7 @@ def one_place(parts: dict[int, xr.DataArray]) -> Verdict:
     return Verdict(FAILS if fails else OPEN, told)
 
 
-def maps(run: Run, trees: dict[str, xr.DataTree], parts: dict[str, range]) -> dict[str, xr.DataArray]:
+def damages(run: Run, trees: dict[str, xr.DataTree], parts: dict[str, range]) -> dict[str, xr.DataArray]:
     """Damaged picture beside damaged question: shares restored by single tokens, (example, layer)."""
     total = {name: damage(tree) for name, tree in trees.items()}
     lost = {name: mean(one) for name, one in total.items()}
@@ -390,7 +389,7 @@ def run(run: Run) -> None:
     said = lens["decoder_lens"].probability.load()
 
     entering(run, found, states)
-    profile = maps(run, trees, parts)
+    profile = damages(run, trees, parts)
     looking(run, looks, parts)
     tells(run, alike, probes, said)
     readings(run, found, alike, probes, said, trees["picture"], parts)
