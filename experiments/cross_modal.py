@@ -38,22 +38,34 @@ from nnblip.experiments.figures import line, tidy
 from nnblip.experiments.gaze import gaze
 from nnblip.experiments.maps import by_layer, of_examples
 from nnblip.experiments.numbers import SHARE, bounds, compared, intervals_are, mean, means
-from nnblip.experiments.parts import EXACT, share, shares, thirds
+from nnblip.experiments.parts import EXACT, cut_effects, cuts, share, shares, thirds
 from nnblip.experiments.probes import require
 from nnblip.experiments.readouts import EVERY, readouts
+from nnblip.experiments.sources import Source
 from nnblip.experiments.texts import listed, table
-from nnblip.sites import KnockOut, all_tokens
+from nnblip.sites import all_tokens
 
 #: Of so many examples there are maps, cuts, lens and attention.
 TRACED = 24
 #: What is said to be next to nothing of an effect, and the most of it; and states that are said to be the same.
 LITTLE, HALF, SAME = 0.1, 0.5, 0.9
-#: What each of the paper's readings says, by the claims.
-READINGS = {"apart": ("apart_cut", "apart_alike", "apart_probe", "apart_said"),
-            "override": ("carried", "overridden", "later_suffice")}  # fmt: skip
+#: What each of the paper's readings says: claims, and what tells of them.
+READINGS = {
+    "apart": {"apart_cut": "cuts", "apart_alike": "CKA", "apart_probe": "probes", "apart_said": "the lens"},
+    "override": {"carried": "probes", "overridden": "restored states", "later_suffice": "cuts"},
+}
 
 
 # --- what is measured ----------------------------------------------------------------------
+
+
+def hardest(source: Source, n: int) -> str | None:
+    """The type of at least n questions whose answers are the hardest to guess; None where there are no types."""
+    answers: dict[str, Counter[str]] = {}
+    for e in source.examples:
+        answers.setdefault(source.type_of(e), Counter())[str(e.answer)] += 1
+    guess = {kind: max(one.values()) / one.total() for kind, one in answers.items() if one.total() >= n}
+    return min(guess, key=lambda kind: guess[kind]) if len(answers) > 1 and guess else None
 
 
 def questions(run: Run) -> list[Example]:
@@ -63,8 +75,7 @@ def questions(run: Run) -> list[Example]:
             f"dataset {' '.join(run.options.dataset)}: cross_modal takes one; run it for each, with an --out of its own"
         )
     source = run.sources[0]
-    kinds = Counter(source.type_of(e) for e in source.examples)
-    most = None if run.options.types or len(kinds) < 2 else kinds.most_common(1)[0][0]
+    most = None if run.options.types else hardest(source, run.options.n)
     (group,) = run.choose(by_type=False, keep=lambda e: most is None or source.type_of(e) == most)
     asked = ", ".join(run.options.types) or most
     answers = Counter(str(e.answer) for e in group.examples)
@@ -77,29 +88,6 @@ def questions(run: Run) -> list[Example]:
         f" first {min(TRACED, len(group.examples))}.",
     )
     return group.examples
-
-
-def cuts(parts: dict[str, range]) -> dict[tuple[str, int], KnockOut]:
-    """Layers whose cross-attention is cut: each alone, all up to it, all from it on, and the middle ones."""
-    layers = parts["later"].stop
-    spans = {("middle", 0): parts["middle"], ("all", 0): range(layers)}
-    for layer in range(layers):
-        spans |= {("alone", layer): range(layer, layer + 1), ("up to", layer): range(layer + 1),
-                  ("from", layer): range(layer, layers)}  # fmt: skip
-    return {name: nnblip.knock_out("image_to_question", layers=span) for name, span in spans.items()}
-
-
-def cut_effects(tree: xr.DataTree, cells: dict[tuple[str, int], KnockOut]) -> xr.Dataset:
-    """Effects on P(answer): `alone`, `up to` and `from` (example, layer), `middle` and `all` (example)."""
-    effect = effects.knock_out_effect(tree).probability.reset_coords(drop=True)
-    layers = sorted({layer for _, layer in cells})
-    found = {}
-    for how in dict.fromkeys(how for how, _ in cells):
-        names = [cells[how, layer].name for layer in layers if (how, layer) in cells]
-        one = effect.sel(knock_out=names)
-        one = one.isel(knock_out=0, drop=True) if len(names) == 1 else one.rename(knock_out="layer")
-        found[how] = one.drop_vars("layer", errors="ignore")
-    return xr.Dataset(found).assign_coords(layer=layers)
 
 
 def restored(tree: xr.DataTree) -> xr.DataArray:
@@ -140,13 +128,11 @@ def entering(run: Run, found: xr.Dataset, states: xr.Dataset) -> None:
         said = f"Of single layers, the answer needs the cross-attention of {listed([str(one) for one in needed])}."
     else:
         said = "That the answer needs the cross-attention of any single layer is not established."
-    depends = (
-        f"Layer {changed[0]} is the first whose states depend on it." if changed else "No layer's states depend on it."
-    )
+    depends = f"Layer {other[0]} is the first whose states depend on it." if other else "No state depends on it."
     run.section(
         "Where the picture enters",
         f"{said} {depends}\n\nWhat the answer loses in a clean run whose question encoder cannot read the picture in"
-        f" some layers, as a share of what it loses where it never can ({mean(found['all'])} of P(answer)), with"
+        f" some layers, as a share of what it loses where it never can (of P(answer): {mean(found['all'])}), with"
         f" {intervals_are()}; p of a permutation test that it loses nothing, corrected for all layers. What"
         f" cross-attention adds is measured beside the stream.\n\n{table(*rows)}",
     )
@@ -273,8 +259,8 @@ def tells(run: Run, alike: xr.Dataset, probes: xr.Dataset, said: xr.DataArray, l
         rows.append([str(layer), *cells, f"{agreed:.2f}"])
     run.section(
         "What the decoder says of each layer",
-        "The answer decoder reads the states of a layer in place of the last one's (`nnblip.lens`). What the picture brings"
-        f" is P(answer) minus what is left of it where no layer can read the picture.\n\n{table(*rows)}",
+        "The answer decoder reads the states of a layer in place of the last one's (`nnblip.lens`). What the picture"
+        f" brings is P(answer) minus what is left of it where no layer can read the picture.\n\n{table(*rows)}",
     )
 
 
@@ -310,7 +296,7 @@ def readings(
     speaks = {HOLDS: "for it", FAILS: "against it", OPEN: "undecided"}
     text = []
     for name, own in READINGS.items():
-        run.claim(name, claims.everywhere({one: verdicts[one] for one in own}))
+        run.claim(name, claims.everywhere({short: verdicts[one] for one, short in own.items()}))
         rows = [[CLAIMS[one], speaks[verdicts[one].said], verdicts[one].because] for one in own]
         text.append(f"{CLAIMS[name]}\n\n{table(['if so', 'speaks', 'because'], *rows)}")
     run.section("For and against", "\n\n".join(text))
@@ -321,20 +307,22 @@ def readings(
 
 def answer_figure(
     profile: dict[str, xr.DataArray], whole: xr.DataArray, found: xr.Dataset, alike: xr.Dataset, probes: xr.Dataset,
-    lens: xr.DataArray, parts: dict[str, range], title: str,
+    lens: xr.DataArray, looks: xr.Dataset, parts: dict[str, range], title: str,
 ) -> Figure:  # fmt: skip
     """Six panels by layer; the middle layers are shaded."""
     cut = {how: shares(found[how], found["all"]) for how in ("alone", "up to", "from")}
+    role = looks["object"].sel(role=role_of(looks)).mean("head")
+    where = {"entropy": looks.entropy.mean(("head", "role")), "on [CLS]": looks.cls.mean(("head", "role")),
+             "on the object": role, "the object's area": looks.area.broadcast_like(role)}  # fmt: skip
+    where = {name: values for name, values in where.items() if values.notnull().any()}
     gain = probes.right.transpose("task", "example", "layer")
     panels: dict[tuple[str, str], dict[str, xr.DataArray]] = {
         ("One token restored", "share of total effect"): {f"damaged {name}": one for name, one in profile.items()},
         ("Cross-attention cut", "share of cutting all"): {"this layer": cut["alone"], "up to it": cut["up to"],
                                                           "from it on": cut["from"]},
         ("One layer's states alone", "share"): {"all tokens restored": whole, "decoder lens": lens},
-        ("States: same words", "debiased CKA"): {
-            "another picture": alike["values"][0], "no picture": alike["values"][2],
-            "damaged picture": alike["values"][3]},
-        ("States: same picture", "debiased CKA"): {"other words": alike["values"][1]},
+        ("States alike", "debiased CKA"): {str(one.pair.item()): one for one in alike["values"]},
+        ("Where cross-attention looks", "weight"): where,
         ("Linear probes", "read rightly"): {str(task): one for task, one in zip(gain.task.values, gain, strict=True)},
     }  # fmt: skip
     figure = Figure(figsize=(7.2, 5.6), layout="constrained")
@@ -404,7 +392,7 @@ def run(run: Run) -> None:
 
     run.keep("numbers", xr.DataTree.from_dict({"cuts": found, "alike": alike, "restored": xr.Dataset(profile)}))
     title = f"{o.noise[0]}, ν = {o.nu[0]:g}, {o.draws} draws; shaded: the middle layers"
-    run.figure("cross_modal", answer_figure(profile, whole, found, alike, probes, lens, parts, title))
+    run.figure("cross_modal", answer_figure(profile, whole, found, alike, probes, lens, looks, parts, title))
     run.figure("attention", gaze_figure(looks, role_of(looks)))
 
 
@@ -418,8 +406,8 @@ CLAIMS = {
     "apart_alike": "With another picture the middle layers' states are nearly the same: CKA above 0.9",
     "apart_probe": "Linear probes hardly read the answer out of the middle layers: of less than a tenth of the examples"
     " more than without a picture",
-    "apart_said": "From the middle layers' states the decoder cannot say the answer yet: of what the picture brings to its"
-    " probability, less than half is there",
+    "apart_said": "From the middle layers' states the decoder cannot say the answer yet: of what the picture brings to"
+    " its probability, less than half is there",
     "carried": "The middle layers' states carry the picture: linear probes read the answer of at least a tenth of the"
     " examples more than without a picture",
     "overridden": "Middle states put back whole under a damaged picture are overridden: less than half comes back",

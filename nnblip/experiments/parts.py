@@ -50,6 +50,29 @@ def cut_effects(tree: xr.DataTree, cells: dict[tuple[str, int], KnockOut]) -> xr
     return xr.Dataset(found).assign_coords(layer=layers)
 
 
+def cuts(parts: dict[str, range]) -> dict[tuple[str, int], KnockOut]:
+    """Layers whose cross-attention is cut: each alone, all up to it, all from it on, and the middle ones."""
+    layers = parts["later"].stop
+    spans = {("middle", 0): parts["middle"], ("all", 0): range(layers)}
+    for layer in range(layers):
+        spans |= {("alone", layer): range(layer, layer + 1), ("up to", layer): range(layer + 1),
+                  ("from", layer): range(layer, layers)}  # fmt: skip
+    return {name: knock_out("image_to_question", layers=span) for name, span in spans.items()}
+
+
+def cut_effects(tree: xr.DataTree, cells: dict[tuple[str, int], KnockOut]) -> xr.Dataset:
+    """Effects on P(answer): `alone`, `up to` and `from` (example, layer), `middle` and `all` (example)."""
+    effect = effects.knock_out_effect(tree).probability.reset_coords(drop=True)
+    layers = sorted({layer for _, layer in cells})
+    found = {}
+    for how in dict.fromkeys(how for how, _ in cells):
+        names = [cells[how, layer].name for layer in layers if (how, layer) in cells]
+        one = effect.sel(knock_out=names)
+        one = one.isel(knock_out=0, drop=True) if len(names) == 1 else one.rename(knock_out="layer")
+        found[how] = one.drop_vars("layer", errors="ignore")
+    return xr.Dataset(found).assign_coords(layer=layers)
+
+
 def shares(part: xr.DataArray, whole: xr.DataArray, threshold: float = THRESHOLD) -> xr.DataArray:
     """Of each example a number such that their mean is Σ part / Σ whole, and their spread its uncertainty.
 
