@@ -79,11 +79,12 @@ def questions(run: Run) -> list[Example]:
     (group,) = run.choose(by_type=False, keep=lambda e: most is None or source.type_of(e) == most)
     asked = ", ".join(run.options.types) or most
     answers = Counter(str(e.answer) for e in group.examples)
+    wordings = len({e.question for e in group.examples})
     said = listed([f"{answer} {count}" for answer, count in answers.most_common(5)])
     run.section(
         "Examples",
         f"{len(group.examples)} questions{f' of type {asked}' if asked else ''} in"
-        f" {len({e.question for e in group.examples})} wordings, each about a picture of its own. Their answers: {said}"
+        f" {wordings} wording{'s' * (wordings > 1)}, each about a picture of its own. Their answers: {said}"
         f"{f' and {len(answers) - 5} more' if len(answers) > 5 else ''}. Maps, cuts, lens and attention are of the"
         f" first {min(TRACED, len(group.examples))}.",
     )
@@ -120,10 +121,9 @@ def entering(run: Run, found: xr.Dataset, states: xr.Dataset) -> None:
     for at, layer in enumerate(layers):
         cells = [share(part[how].sel(layer=layer)).bare for how in part]
         rows.append([str(layer), cells[0], f"{tested.p_corrected.values[at]:.3g}", *cells[1:], added[at].bare])
-    if len(needed) == 1:
-        said = (
-            f"The picture enters at layer {needed[0]}: of single layers, the answer needs that one's cross-attention."
-        )
+    place = one_place({int(n): part["alone"].sel(layer=n) for n in layers})
+    if place.said == HOLDS and needed == other[:1]:
+        said = f"The picture enters at layer {needed[0]}, and without any other's cross-attention little is lost."
     elif needed:
         said = f"Of single layers, the answer needs the cross-attention of {listed([str(one) for one in needed])}."
     else:
@@ -136,7 +136,7 @@ def entering(run: Run, found: xr.Dataset, states: xr.Dataset) -> None:
         f" {intervals_are()}; p of a permutation test that it loses nothing, corrected for all layers. What"
         f" cross-attention adds is measured beside the stream.\n\n{table(*rows)}",
     )
-    run.claim("one_place", one_place({int(n): part["alone"].sel(layer=n) for n in layers}))
+    run.claim("one_place", place)
 
 
 def changed(states: xr.Dataset) -> list[int]:
@@ -274,23 +274,25 @@ def readings(
     gain = (
         (probes.right.sel(task="answer") - probes.right.sel(task="answer, no picture")).sel(layer=middle).mean("layer")
     )
-    gained = "share read with the picture minus without"
     same = mean(
         alike["values"].sel(pair="same words, another picture", layer=middle).mean("layer"), SHARE, level["apart"]
     )
     cut = share(shares(found["middle"], found["all"]), level["apart"])
     without = share(shares(found["up to"].sel(layer=last), found["all"]), level["override"])
+    gains = {name: mean(gain, level=one) for name, one in level.items()}
     verdicts = {
         "apart_cut": claims.below(cut, LITTLE, "share of cutting all"),
-        "apart_alike": claims.above(same, SAME, "CKA")
-        if set(middle) & set(changed(states))
-        else Verdict(HOLDS, f"no state of theirs depends on the picture, n = {states.sizes['example']}"),
-        "apart_probe": claims.below(share(gain, level["apart"]), LITTLE, gained),
+        "apart_alike": claims.above(mean(same, SHARE, level["apart"]), SAME, "CKA"),
+        "apart_probe": claims.below(gains["apart"], LITTLE, "share read with the picture minus without"),
         "apart_said": claims.below(share(lens.sel(layer=last), level["apart"]), HALF, f"share after layer {last}"),
-        "carried": claims.above(share(gain, level["override"]), LITTLE, gained),
+        "carried": claims.above(gains["override"], LITTLE, "share read with the picture minus without"),
         "overridden": claims.below(share(whole.sel(layer=last), level["override"]), HALF, f"share by layer {last}"),
         "later_suffice": claims.below(without, HALF, "share of cutting all"),
     }
+    if not {*middle} & {*changed(states)}:  # then there is nothing to estimate
+        told = f"no state of theirs depends on the picture, n = {states.sizes['example']}"
+        verdicts |= {name: Verdict(HOLDS, told) for name in ("apart_alike", "apart_probe")}
+        verdicts["carried"] = Verdict(FAILS, told)
     for name, verdict in verdicts.items():
         run.claim(name, verdict)
     speaks = {HOLDS: "for it", FAILS: "against it", OPEN: "undecided"}

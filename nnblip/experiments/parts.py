@@ -8,6 +8,7 @@ import xarray as xr
 from nnblip import effects
 from nnblip.edges import KnockOut, knock_out
 from nnblip.effects import THRESHOLD
+from nnblip.effects.intervals import MIN_EXAMPLES
 from nnblip.errors import ModelError
 from nnblip.experiments.numbers import SHARE, Mean, mean
 
@@ -25,29 +26,6 @@ def thirds(layers: int) -> dict[str, range]:
         raise ModelError(f"{layers} layers: expected at least 3, which are parted in early, middle and later ones")
     third = layers // 3
     return {"early": range(third), "middle": range(third, layers - third), "later": range(layers - third, layers)}
-
-
-def cuts(parts: dict[str, range]) -> dict[tuple[str, int], KnockOut]:
-    """Layers whose cross-attention is cut: each alone, all up to it, all from it on, and the middle ones."""
-    layers = parts["later"].stop
-    spans = {("middle", 0): parts["middle"], ("all", 0): range(layers)}
-    for layer in range(layers):
-        spans |= {("alone", layer): range(layer, layer + 1), ("up to", layer): range(layer + 1),
-                  ("from", layer): range(layer, layers)}  # fmt: skip
-    return {name: knock_out("image_to_question", layers=span) for name, span in spans.items()}
-
-
-def cut_effects(tree: xr.DataTree, cells: dict[tuple[str, int], KnockOut]) -> xr.Dataset:
-    """Effects on P(answer): `alone`, `up to` and `from` (example, layer), `middle` and `all` (example)."""
-    effect = effects.knock_out_effect(tree).probability.reset_coords(drop=True)
-    layers = sorted({layer for _, layer in cells})
-    found = {}
-    for how in dict.fromkeys(how for how, _ in cells):
-        names = [cells[how, layer].name for layer in layers if (how, layer) in cells]
-        one = effect.sel(knock_out=names)
-        one = one.isel(knock_out=0, drop=True) if len(names) == 1 else one.rename(knock_out="layer")
-        found[how] = one.drop_vars("layer", errors="ignore")
-    return xr.Dataset(found).assign_coords(layer=layers)
 
 
 def cuts(parts: dict[str, range]) -> dict[tuple[str, int], KnockOut]:
@@ -98,10 +76,12 @@ def shares(part: xr.DataArray, whole: xr.DataArray, threshold: float = THRESHOLD
 def share(values: xr.DataArray, level: float = 0.95) -> Mean:
     """The mean of shares, with its interval.
 
-    Where all examples have exactly none, or exactly all, it is so by construction: the bounds are the number itself.
+    Where each of enough examples has none of it, or all, but for rounding, the bounds are that number itself; other
+    numbers that are all alike say nothing of other examples, and have none.
     """
     found = mean(values, SHARE, level)
-    whole = round(found.value) if np.isfinite(found.value) else -1
-    if np.isnan(found.low) and whole in (0, 1) and bool((abs(values - whole) < EXACT).all()):
-        return found._replace(value=float(whole), low=float(whole), high=float(whole), reason="")
-    return found
+    if found.units < MIN_EXAMPLES or not np.isnan(found.low):
+        return found
+    whole = round(found.value)
+    exact = whole in (0, 1) and bool((abs(values.dropna("example") - whole) < EXACT).all())
+    return Mean(whole, whole, whole, found.units, "") if exact else found
