@@ -36,6 +36,7 @@ from nnblip.experiments.claims import ALPHA, FAILS, HOLDS, OPEN, Verdict, of_sev
 from nnblip.experiments.evidence import LOTS, likeness, probed
 from nnblip.experiments.figures import line, tidy
 from nnblip.experiments.gaze import gaze
+from nnblip.experiments.grids import grids
 from nnblip.experiments.maps import by_layer, of_examples
 from nnblip.experiments.numbers import SHARE, bounds, compared, intervals_are, mean, means
 from nnblip.experiments.parts import EXACT, cut_effects, cuts, share, shares, thirds
@@ -239,7 +240,8 @@ def tells(run: Run, alike: xr.Dataset, probes: xr.Dataset, said: xr.DataArray, l
         f" by jackknife with {intervals_are()}. As by chance: a test that pairs examples by chance, corrected for all"
         f" of these by Holm, does not tell them from that.\n\n{table(*rows)}",
     )
-    tasks = [f"{one.task.item()} (guess {one.item():.2f})" for one in probes.guess]
+    guess = [f" (guess {one:.2f})" if np.isfinite(one) else " (no task)" for one in probes.guess.values]
+    tasks = [f"{task}{known}" for task, known in zip(probes.task.values, guess, strict=True)]
     rows = [["layer", *tasks, "selectivity"]]
     selective = probes.right.sel(task="answer") - probes.right.sel(task="control")
     for layer in probes.layer.values:
@@ -271,12 +273,9 @@ def readings(
     """What each of the paper's two readings says, and whether it is so; `whole` and `lens` are shares by layer."""
     middle, last = list(parts["middle"]), parts["middle"][-1]
     level = {name: of_several(len(own)) for name, own in READINGS.items()}
-    gain = (
-        (probes.right.sel(task="answer") - probes.right.sel(task="answer, no picture")).sel(layer=middle).mean("layer")
-    )
-    same = mean(
-        alike["values"].sel(pair="same words, another picture", layer=middle).mean("layer"), SHARE, level["apart"]
-    )
+    read = probes.right.sel(layer=middle).mean("layer")
+    gain = read.sel(task="answer") - read.sel(task="answer, no picture")
+    same = alike["values"].sel(pair="same words, another picture", layer=middle).mean("layer")
     cut = share(shares(found["middle"], found["all"]), level["apart"])
     without = share(shares(found["up to"].sel(layer=last), found["all"]), level["override"])
     gains = {name: mean(gain, level=one) for name, one in level.items()}
@@ -342,25 +341,13 @@ def answer_figure(
     return figure
 
 
-def gaze_figure(looks: xr.Dataset, role: str) -> Figure:
-    """Layers by heads: entropy, weight on [CLS], and on the object where that is known."""
-    shown = {"entropy": looks.entropy.mean(("example", "role")), "weight on [CLS]": looks.cls.mean(("example", "role"))}
-    excess = (looks["object"].sel(role=role) - looks.area).mean("example")
+def gaze_panels(looks: xr.Dataset) -> dict[str, xr.DataArray]:
+    """Means over examples and words, (layer, head): entropy, weight on [CLS], and on the object where it is known."""
+    found = {"entropy": looks.entropy.mean(("example", "role")), "weight on [CLS]": looks.cls.mean(("example", "role"))}
+    excess = (looks["object"].sel(role=role_of(looks)) - looks.area).mean("example")
     if bool(excess.notnull().any()):
-        shown["on the object, minus its area"] = excess
-    figure = Figure(figsize=(2.4 * len(shown), 2.6), layout="constrained")
-    for axes, (name, values) in zip(figure.subplots(1, len(shown), sharey=True), shown.items(), strict=True):
-        signed = "minus" in name
-        largest = max(float(abs(values).max()), 1e-3)
-        mesh = axes.pcolormesh(values.transpose("layer", "head").values, cmap="RdBu_r" if signed else "viridis",
-                               vmin=-largest if signed else 0, vmax=largest if signed else 1)  # fmt: skip
-        tidy(axes, name, "head", "layer" if axes is figure.axes[0] else "")
-        for axis, size in ((axes.xaxis, values.sizes["head"]), (axes.yaxis, values.sizes["layer"])):
-            axis.set_ticks(np.arange(size) + 0.5, [str(one) for one in range(size)])
-        bar = figure.colorbar(mesh, ax=axes, aspect=30, pad=0.02)
-        bar.outline.set_visible(False)
-        bar.ax.tick_params(labelsize=7)
-    return figure
+        found["on the object minus its area"] = excess
+    return {name: one.reset_coords(drop=True).transpose("layer", "head") for name, one in found.items()}
 
 
 # --- all of it -----------------------------------------------------------------------------
@@ -395,7 +382,9 @@ def run(run: Run) -> None:
     run.keep("numbers", xr.DataTree.from_dict({"cuts": found, "alike": alike, "restored": xr.Dataset(profile)}))
     title = f"{o.noise[0]}, ν = {o.nu[0]:g}, {o.draws} draws; shaded: the middle layers"
     run.figure("cross_modal", answer_figure(profile, whole, found, alike, probes, lens, looks, parts, title))
-    run.figure("attention", gaze_figure(looks, role_of(looks)))
+    run.figure("attention", grids(gaze_panels(looks), "minus"))
+    read = probes.by_role.mean("example").transpose("layer", "readout")
+    run.figure("probes", grids({"answer read by a linear probe": read}))
 
 
 CLAIMS = {

@@ -69,9 +69,9 @@ def test_what_does_not_vary_has_no_cka(pair):
 
 
 def test_chance_is_what_a_permutation_test_of_pairings_says():
-    rng = np.random.default_rng(2)
+    rng = np.random.default_rng(5)
     x = rng.normal(size=(7, 4))
-    y = 2 * x + rng.normal(size=(7, 4))
+    y = x + rng.normal(size=(7, 4))
     rows = np.arange(7)
     other = permutation_test(
         (rows,), lambda order: linear_cka(x[order], y), permutation_type="pairings", alternative="greater",
