@@ -8,9 +8,16 @@ record.py       whose folder is this: of the same command, or of another
 run.py          one run: stages, figures, texts, claims; at the end `summary.md`
 maps.py         maps of many examples without what restores by construction
 numbers.py      means with intervals, and what they are called
+parts.py        thirds of the layers, cuts, and shares that have intervals
+similarity.py   how alike two sets of states are: CKA, on plain arrays
+probes.py       linear probes and control tasks, on plain arrays
+readouts.py     states of many questions, with their pictures and without
+evidence.py     what these states say: CKA and probes, labelled
+gaze.py         where cross-attention looks
 claims.py       holds, fails or not established
 texts.py        tables of Markdown
 figures.py      axes that look alike, layer profiles
+grids.py        maps of layers by heads or by roles
 index.py        where the files are
 page.py         the page about all of them
 
