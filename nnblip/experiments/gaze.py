@@ -20,43 +20,48 @@ if TYPE_CHECKING:
 
 #: Attention of so many examples is held at a time: of the real size 3 MB each.
 TOGETHER = 8
-#: left, top, right, bottom, as shares of the picture.
+#: left, upper, right, lower, as shares of the picture.
 Box = tuple[float, float, float, float]
 
 
-def box_of(example: Example) -> Box | None:
-    """Where the object asked for is, as shares of the picture; None if the example does not say.
+def boxes_of(example: Example) -> list[Box]:
+    """Where what is asked about is, as shares of the picture; none if the example does not say.
 
-    Its extra field "box" is "left,top,right,bottom" in pixels of its picture, the right and lower ends left out.
+    Its extra field "box" is "left,upper,right,lower" in pixels of its picture, right and lower left out; several are
+    parted by spaces.
 
     Raises:
         InputError: for a box that is no such text, or not in the picture.
     """
-    given = example.extra.get(BOX)
-    if given is None or given == "":
-        return None
+    given = str(example.extra.get(BOX) or "").split()
+    if not given:
+        return []
     width, height = load_image(example.image).size
-    try:
-        left, top, right, bottom = map(float, str(given).split(","))
-    except ValueError:
-        left, top, right, bottom = 0.0, 0.0, 0.0, 0.0
-    if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-        raise InputError(
-            f"{BOX} {told(given)} of {example.id or example.question!r}: expected 'left,top,right,bottom' in pixels of"
-            f" a picture of {width} x {height}"
-        )
-    return left / width, top / height, right / width, bottom / height
+    found = []
+    for one in given:
+        try:
+            left, upper, right, lower = map(float, one.split(","))
+        except ValueError:
+            left, upper, right, lower = 0.0, 0.0, 0.0, 0.0
+        if not (0 <= left < right <= width and 0 <= upper < lower <= height):
+            raise InputError(
+                f"{BOX} {told(example.extra[BOX])} of {example.id or example.question!r}: expected"
+                f" 'left,upper,right,lower' in pixels of a picture of {width} x {height}, several parted by spaces"
+            )
+        found.append((left / width, upper / height, right / width, lower / height))
+    return found
 
 
-def shares(box: Box, grid: tuple[int, int]) -> NDArray[np.float64]:
-    """Which share of each patch lies in a box, (row · column) in reading order; their mean is the box's area."""
-    left, top, right, bottom = box
-    inside = []
-    for low, high, count in ((top, bottom, grid[0]), (left, right, grid[1])):
-        edges = np.linspace(0, 1, count + 1)
-        overlap = np.minimum(edges[1:], high) - np.maximum(edges[:-1], low)
-        inside.append(np.maximum(overlap, 0) * count)
-    return np.outer(*inside).ravel()
+def covered(boxes: Sequence[Box], grid: tuple[int, int]) -> NDArray[np.float64]:
+    """Which share of each patch lies in a box, (row · column) in reading order; of several boxes the largest share."""
+    found = np.zeros(grid)
+    for left, upper, right, lower in boxes:
+        inside = []
+        for low, high, count in ((upper, lower, grid[0]), (left, right, grid[1])):
+            edges = np.linspace(0, 1, count + 1)
+            inside.append(np.maximum(np.minimum(edges[1:], high) - np.maximum(edges[:-1], low), 0) * count)
+        found = np.maximum(found, np.outer(*inside))
+    return found.ravel()
 
 
 def gaze(model: BlipVQA, examples: Sequence[Example], progress: bool | None = None) -> xr.Dataset:
@@ -70,8 +75,8 @@ def gaze(model: BlipVQA, examples: Sequence[Example], progress: bool | None = No
     Returns:
         (example, layer, head, role), means over a role's tokens; NaN where an example has none. `entropy`: of the
         weights, 1 if all sources weigh the same, 0 if there is one. `cls`: weight on the image's [CLS], which is no
-        patch. `object`: share of the weight on patches that lies in the box; NaN without one. `area` (example): share
-        of the patches that lies in the box, which `object` is for a look everywhere alike.
+        patch. `object`: share of the weight on patches that lies in its boxes; NaN without one. `area` (example): share
+        of the patches that lies in them, which `object` is for a look everywhere alike.
     """
     parts = []
     disable = None if progress is None else not progress
@@ -94,16 +99,18 @@ def _read(model: BlipVQA, examples: Sequence[Example]) -> Iterator[xr.Dataset]:
         node = tree["question_encoder/crossattention"]
         grid = tuple(node.attrs["grid"])
         weights, roles = node["attention"].values, node["role"].values
-        for each in zip(weights, roles, map(box_of, some), strict=True):
+        for each in zip(weights, roles, map(boxes_of, some), strict=True):
             yield _one(*each, grid)
 
 
-def _one(weights: NDArray[np.floating], roles: NDArray[np.str_], box: Box | None, grid: tuple[int, int]) -> xr.Dataset:
+def _one(
+    weights: NDArray[np.floating], roles: NDArray[np.str_], boxes: Sequence[Box], grid: tuple[int, int]
+) -> xr.Dataset:
     """Of one example: weights (layer, head, token, source), NaN where it has fewer tokens than others."""
     there = roles != ""
     weights = weights[:, :, there].astype(np.float64)
     patches = weights[..., 1:]
-    inside = np.full(patches.shape[-1], np.nan) if box is None else shares(box, grid)
+    inside = covered(boxes, grid) if boxes else np.full(patches.shape[-1], np.nan)
     found = {
         "entropy": -(weights * np.log(np.maximum(weights, 1e-300))).sum(-1) / np.log(weights.shape[-1]),
         "cls": weights[..., 0],

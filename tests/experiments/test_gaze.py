@@ -10,29 +10,31 @@ import pytest
 import nnblip
 from nnblip.errors import InputError
 from nnblip.examples import Example
-from nnblip.experiments.gaze import box_of, gaze, shares
+from nnblip.experiments.gaze import boxes_of, covered, gaze
 
 
 def test_a_box_covers_patches_by_its_share_of_them():
-    assert shares((0, 0, 1, 1), (3, 4)).tolist() == [1.0] * 12
-    assert shares((0.25, 1 / 3, 0.5, 2 / 3), (3, 4)).tolist() == pytest.approx([0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0])
-    half = shares((0.125, 0, 0.5, 1 / 6), (3, 4))
+    assert covered([(0, 0, 1, 1)], (3, 4)).tolist() == [1.0] * 12
+    assert covered([(0.25, 1 / 3, 0.5, 2 / 3)], (3, 4)).tolist() == pytest.approx([0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0])
+    two = covered([(0, 0, 0.5, 1 / 3), (0.25, 0, 1, 1 / 6)], (3, 4))
+    assert two.tolist() == pytest.approx([1, 1, 0.5, 0.5, *[0] * 8]), "what is in two boxes counts once"
+    half = covered([(0.125, 0, 0.5, 1 / 6)], (3, 4))
     assert half[:4].tolist() == pytest.approx([0.25, 0.5, 0, 0]) and not half[4:].any()
     rng = np.random.default_rng(0)
     for _ in range(20):
         (left, right), (top, bottom) = np.sort(rng.uniform(size=2)), np.sort(rng.uniform(size=2))
-        assert shares((left, top, right, bottom), (5, 7)).mean() == pytest.approx((right - left) * (bottom - top))
+        assert covered([(left, top, right, bottom)], (5, 7)).mean() == pytest.approx((right - left) * (bottom - top))
 
 
 def test_boxes_are_pixels_of_the_picture():
     picture = np.zeros((20, 40, 3), np.uint8)
-    assert box_of(Example(picture, "what", extra={"box": "10,5,40,20"})) == (0.25, 0.25, 1.0, 1.0)
-    assert box_of(Example(picture, "what")) is None
+    assert boxes_of(Example(picture, "what", extra={"box": "10,5,40,20"})) == [(0.25, 0.25, 1.0, 1.0)]
+    assert boxes_of(Example(picture, "what")) == []
     for wrong in ("10,5,41,20", "10,5,10,20", "10 5 40", "-1,0,4,4"):
         with pytest.raises(
-            InputError, match=r"of 'what': expected 'left,top,right,bottom' in pixels of a picture of 40"
+            InputError, match=r"of 'what': expected 'left,upper,right,lower' in pixels of a picture of 40 x 20"
         ):
-            box_of(Example(picture, "what", extra={"box": wrong}))
+            boxes_of(Example(picture, "what", extra={"box": wrong}))
 
 
 def test_what_is_said_of_a_look_is_its_weights(model):
