@@ -13,6 +13,7 @@ import nnblip
 from nnblip.datasets.records import Dataset
 from nnblip.examples import Example
 from nnblip.experiments import index, perform
+from nnblip.experiments.claims import FAILS, HOLDS, OPEN
 from nnblip.experiments.options import Options
 from nnblip.experiments.sources import Source
 
