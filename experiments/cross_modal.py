@@ -252,6 +252,7 @@ def tells(run: Run, alike: xr.Dataset, probes: xr.Dataset, said: xr.DataArray, l
         "Of which share of examples a probe that has not seen them reads it out of the mean over tokens. The control"
         f" task gives each wording of a question one of the answers by lot ({LOTS} lots); selectivity is how much"
         " better the answer is read than that (below 0: the words are read better). Guess: the most common label."
+        " Intervals are of the probes as they were learnt."
         f"\n\n{table(*rows)}",
     )
     rows = [["layer", "P(answer) by the decoder lens", "share of what the picture brings", "says what the last says"]]
