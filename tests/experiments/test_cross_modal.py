@@ -58,9 +58,10 @@ def test_the_layer_that_reads_the_picture_is_found_and_what_follows_from_it(laye
     assert f"Layer {layer} is the first whose states depend on it." in summary
     said = {name: verdict["said"] for name, verdict in claims.items()}
     later = layer == 3
+    del said["late"]  # what one of seven tokens restores is 1/7 in all examples, of which only rounding differs
+    assert claims["late"]["because"].startswith(f"later minus middle: {'+0.143' if later else '+0.000'}")
     assert said == {
         "one_place": HOLDS,
-        "late": HOLDS if later else OPEN,
         "maps": OPEN,  # its words do not matter
         "looks": OPEN,  # it has no boxes
         "apart_cut": HOLDS if later else FAILS,
