@@ -126,7 +126,8 @@ def entering(run: Run, found: xr.Dataset, states: xr.Dataset) -> None:
     if place.said == HOLDS and needed == other[:1]:
         said = f"The picture enters at layer {needed[0]}, and without any other's cross-attention little is lost."
     elif needed:
-        said = f"Of single layers, the answer needs the cross-attention of {listed([str(one) for one in needed])}."
+        layers_are = f"layer{'s' * (len(needed) > 1)} {listed([str(one) for one in needed])}"
+        said = f"Of single layers, the answer needs the cross-attention of {layers_are}."
     else:
         said = "That the answer needs the cross-attention of any single layer is not established."
     depends = f"Layer {other[0]} is the first whose states depend on it." if other else "No state depends on it."
@@ -180,9 +181,9 @@ def damages(run: Run, trees: dict[str, xr.DataTree], parts: dict[str, range]) ->
     )
     later = share(inside["picture"]["later"] - inside["picture"]["middle"])
     run.claim("late", claims.above(later, 0, "later minus middle"))
-    pair = {"by layer": compared(profile["picture"], profile["question"], paired=True)}
+    pair = {"picture minus question": compared(profile["picture"], profile["question"], paired=True)}
     little = [Verdict(OPEN, f"a damaged {name} has too little effect: {lost[name]}") for name in weak]
-    run.claim("maps", little[0] if weak else claims.differ(pair, "profiles"))
+    run.claim("maps", little[0] if weak else claims.differ(pair, "pairs of profiles"))
     return profile
 
 
@@ -327,7 +328,7 @@ def answer_figure(
         ("Where cross-attention looks", "weight"): where,
         ("Linear probes", "read rightly"): {str(task): one for task, one in zip(gain.task.values, gain, strict=True)},
     }  # fmt: skip
-    figure = Figure(figsize=(7.2, 5.6), layout="constrained")
+    figure = Figure(figsize=(7.2, 6.8), layout="constrained")
     every = figure.subplots(2, 3, sharex=True).ravel()
     for axes, ((name, y), lines) in zip(every, panels.items(), strict=True):
         axes.axvspan(parts["middle"][0] - 0.5, parts["middle"][-1] + 0.5, color="0.94", linewidth=0, zorder=0)
@@ -337,7 +338,8 @@ def answer_figure(
             line(axes, plain.layer.values, bounds(plain, SHARE), number, label)
         tidy(axes, name, "layer" if axes in every[3:] else "", y)
         axes.set_xticks(found.layer.values)
-        axes.legend(frameon=False, fontsize=6.5, handlelength=1.2, labelspacing=0.25)
+        below = {"loc": "upper left", "bbox_to_anchor": (-0.05, -0.12 if axes in every[:3] else -0.22)}
+        axes.legend(frameon=False, fontsize=6.5, handlelength=1.2, labelspacing=0.25, **below)
     figure.suptitle(title, fontsize=9, x=0.01, ha="left")
     return figure
 

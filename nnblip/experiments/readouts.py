@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 RUNS = ("clean", "damaged picture", "another picture", "no picture")
 #: The mean over all tokens, as a readout.
 EVERY = "all tokens"
-#: In the order in which a layer computes them, which is that in which they can be read.
-KINDS = ("attention", "crossattention_out", "block")
 
 
 def readouts(
@@ -52,22 +50,25 @@ def readouts(
         that all examples have. `added` (example, layer): how large what cross-attention adds to the stream is beside
         the stream, of the clean run; a mean over tokens of ratios of norms, which is 0 where nothing is added.
     """
-    every, added = [], []
+    every, added, nothing = [], [], knock_out("image_to_question")
     roles: list[tuple[str, ...]] = []
     disable = None if progress is None else not progress
     for number, example in enumerate(tqdm(examples, unit="question", desc="states", disable=disable)):
         other = replace(example, image=examples[(number + 1) % len(examples)].image, partner=None)
-        with torch.no_grad():
+        with torch.no_grad():  # blocks with nothing of this file in them: a server does not have it
             with model.clean(example) as clean:
-                found = _states(model)
+                found = torch.stack([
+                    torch.stack([layer.attention.output[0], layer.crossattention.add_norm.dense.output, layer.output])
+                    for layer in model.question_encoder.layer
+                ]).save()  # fmt: skip
             with model.corrupt(clean, nu, seed=seed, noise=noise):
-                damaged = _states(model)
+                damaged = torch.stack([layer.output for layer in model.question_encoder.layer]).save()
             with model.clean(other):
-                elsewhere = _states(model)
-            with model.clean(example, knock_out=knock_out("image_to_question")):
-                alone = _states(model)
-        stream, adds, block = found.float().cpu().numpy()
-        every.append(np.stack([block, *(one[-1].float().cpu().numpy() for one in (damaged, elsewhere, alone))]))
+                elsewhere = torch.stack([layer.output for layer in model.question_encoder.layer]).save()
+            with model.clean(example, knock_out=nothing):
+                alone = torch.stack([layer.output for layer in model.question_encoder.layer]).save()
+        stream, adds, block = found.float().cpu().numpy()[:, :, 0].swapaxes(0, 1)
+        every.append(np.stack([block, *(one[:, 0].float().cpu().numpy() for one in (damaged, elsewhere, alone))]))
         added.append((np.linalg.norm(adds, axis=-1) / np.linalg.norm(stream, axis=-1)).mean(-1))
         roles.append(roles_of(clean.tokens))
     shared = [role for role in ROLES if all(role in one for one in roles)]
@@ -85,10 +86,3 @@ def readouts(
             "readout": [EVERY, *shared],
         },
     )
-
-
-def _states(model: BlipVQA) -> torch.Tensor:
-    """In a run: (kind, layer, token, hidden), kept after it."""
-    layers = range(len(model.question_encoder.layer))
-    rows = [[model.read_state("question_encoder", kind, layer)[0] for kind in KINDS] for layer in layers]
-    return torch.stack([torch.stack(one) for one in rows], 1).save()
