@@ -17,7 +17,6 @@ from nnblip.experiments.claims import FAILS, HOLDS, OPEN
 from nnblip.experiments.options import Options
 from nnblip.experiments.sources import Source
 
-
 #: Seeds of plants by the layer at which the question encoder's cross-attention reads the picture, in no other.
 SEEDS = {3: 0, 1: 3}
 

@@ -65,7 +65,7 @@ def test_without_a_picture_it_does_not_matter_which(given, found):
 def test_what_cross_attention_adds_is_nothing_where_it_does_nothing():
     plant = nnblip.planted("layer", 1, 2)
     (layer,) = {
-        site.layer for site in plant.sites if site.component == "question_encoder" and "crossattention_out" == site.kind
+        site.layer for site in plant.sites if site.component == "question_encoder" and site.kind == "crossattention_out"
     }
     added = readouts(plant.model, plant.examples, nu=0.0, noise="multiplicative", progress=False).added
     assert (added.sel(layer=layer) > 0.01).all() and not added.drop_sel(layer=layer).any()
