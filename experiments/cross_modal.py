@@ -325,7 +325,7 @@ def answer_figure(
                                                           "from it on": cut["from"]},
         ("One layer's states alone", "share"): {"all tokens restored": whole, "decoder lens": lens},
         ("States alike", "debiased CKA"): {str(one.pair.item()): one for one in alike["values"]},
-        ("Where cross-attention looks", "weight"): where,
+        ("Where cross-attention looks", "entropy, weight"): where,
         ("Linear probes", "read rightly"): {str(task): one for task, one in zip(gain.task.values, gain, strict=True)},
     }  # fmt: skip
     figure = Figure(figsize=(7.2, 6.8), layout="constrained")
@@ -338,7 +338,7 @@ def answer_figure(
             line(axes, plain.layer.values, bounds(plain, SHARE), number, label)
         tidy(axes, name, "layer" if axes in every[3:] else "", y)
         axes.set_xticks(found.layer.values)
-        below = {"loc": "upper left", "bbox_to_anchor": (-0.05, -0.12 if axes in every[:3] else -0.22)}
+        below = {"loc": "upper left", "bbox_to_anchor": (-0.05, -0.02 if axes in every[:3] else -0.16)}
         axes.legend(frameon=False, fontsize=6.5, handlelength=1.2, labelspacing=0.25, **below)
     figure.suptitle(title, fontsize=9, x=0.01, ha="left")
     return figure
