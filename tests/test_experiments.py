@@ -29,6 +29,7 @@ SMALLER: dict[str, dict[str, Any]] = {
     "attention_or_cause": {"dataset": ("scenes:300",), "types": ("color",)},
     "bypass_controls": {"draws": 1},
     "cross_dataset": {"draws": 2, "types": ("color",)},
+    "cross_modal": {"draws": 2},
     "multi_state": {"draws": 2, "n": 4},  # traces many times
     "noise_level": {"draws": 2, "nu": (0.5, 5.0), "noise": ("multiplicative", "scale"), "types": ("color",)},
     "paper_heatmaps": {"draws": 2, "dataset": ("scenes",)},
@@ -175,6 +176,33 @@ def check_question_types(out: Path, summary: str, claims: dict[str, Any]) -> Non
     tests = [maps["differences"].p_corrected.sel(pair=name).min().item() for name in maps["differences"].pair.values]
     expected = min(1.0, tests[0] * 2) if tests[0] <= tests[1] else max(tests[0], min(1.0, 2 * tests[1]))
     assert float(least) == pytest.approx(expected, rel=0.01), "Holm, of two maps"
+
+
+def check_cross_modal(out: Path, summary: str, claims: dict[str, Any]) -> None:
+    result, says = xr.open_datatree(out / "picture.zarr"), xr.open_datatree(out / "lens.zarr")["decoder_lens"]
+    clean, cut = result["clean"].probability.values, result["knock_outs"].probability
+
+    def lost(layers: Any) -> float:
+        name = str(nnblip.knock_out("image_to_question", layers=layers))
+        return (clean - cut.sel(knock_out=name).values).sum()
+
+    assert lost(range(6)) > 0.1 * len(clean), "without the picture the answer is lost"
+    table = summary.split("## Where the picture enters")[1]
+    for layer in range(6):
+        row = row_of(table, str(layer))
+        for column, layers in ((1, [layer]), (3, range(layer + 1)), (4, range(layer, 6))):
+            expected = lost(layers) / lost(range(6))
+            assert float(row[column].split()[0]) == pytest.approx(expected, abs=6e-4)
+    lens = summary.split("## What the decoder says of each layer")[1]
+    left = clean - cut.sel(knock_out=str(nnblip.knock_out("image_to_question", layers=range(6)))).values
+    for layer, said in enumerate(says.probability.values.T):
+        row = row_of(lens, str(layer))
+        assert float(row[1].split()[0]) == pytest.approx(said.mean(), abs=6e-4)
+        assert float(row[2].split()[0]) == pytest.approx((said - clean + left).sum() / left.sum(), abs=6e-4)
+    assert float(row_of(lens, "5")[3]) == 1, "the last layer is the clean run"
+    total = (clean[:, None] - result["corrupted"].probability.values[:, 0]).mean()
+    assert row_of(summary, "picture")[1].startswith(f"{total:+z.3f}")
+    assert {claims[name]["said"] for name in ("apart", "override")} <= {HOLDS, FAILS, OPEN}
 
 
 def check_paper_heatmaps(out: Path, summary: str, claims: dict[str, Any]) -> None:

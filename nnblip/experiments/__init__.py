@@ -10,9 +10,16 @@ maps.py         maps of many examples without what restores by construction
 late.py         later against earlier layers, and what their difference is made of
 controls.py     random weights, and other states in the place of clean ones
 numbers.py      means with intervals, and what they are called
+parts.py        thirds of the layers, cuts, and shares that have intervals
+similarity.py   how alike two sets of states are: CKA, on plain arrays
+probes.py       linear probes and control tasks, on plain arrays
+readouts.py     states of many questions, with their pictures and without
+evidence.py     what these states say: CKA and probes, labelled
+gaze.py         where cross-attention looks
 claims.py       holds, fails or not established
 texts.py        tables of Markdown
 figures.py      axes that look alike, layer profiles
+grids.py        maps of layers by heads or by roles
 index.py        where the files are
 page.py         the page about all of them
 
