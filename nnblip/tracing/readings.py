@@ -79,7 +79,7 @@ def _together(parts: Sequence[Node]) -> xr.Dataset:
         dtype = np.result_type(*values)
         out = np.full((len(parts), *shape), "" if is_text else np.nan, dtype)
         for number, one in enumerate(values):
-            out[number][tuple(map(slice, one.shape))] = one
+            out[(number, *map(slice, one.shape))] = one
         (texts if is_text else numbers)[name] = (("example", *dims), out)
         sizes.update(zip(dims, shape, strict=True))
     axes = {dim: np.arange(size) for dim, size in sizes.items()}
