@@ -9,18 +9,20 @@ what follows reads the change along edges of the circuit only. Sublayer by subla
 2. Keys and values of image regions are the donor's where the edge is in the circuit, else the base run's.
 3. The head reads what all sublayers of the decoder add in this run.
 
-So no edge at all is the base run and all edges together are the donor run. An edge of the question encoder, together with
-all edges before its sender (which make that the donor's) and all that follow its receiver, is the row of that edge.
-Several circuits run at once, as rows.
+So no edge at all is the base run and all edges together are the donor run. An edge of the question encoder, together
+with all edges before its sender (which make that the donor's) and all that follow its receiver, is the row of that
+edge. Several circuits run at once, as rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from nnblip.blip.network import Blip
@@ -32,19 +34,20 @@ from nnblip.passes.states import States
 from nnblip.paths import SUBLAYERS, Edge, place, sublayer
 from nnblip.states import HEAD_KINDS, TEXT_COMPONENTS
 
-#: By receiver (component, layer, sublayer) and input: which sublayer of which token, or patch, is in each circuit.
+#: By receiver (component, layer, sublayer) and input, (circuit, reader, ...): which sublayer or patch it reads anew.
 Masks = dict[tuple[str, int, str, str], Tensor]
 
 
-@torch.no_grad()
 def run_circuits(
-    model: Blip, circuits: Sequence[Collection[Edge]], base: States, donor: States
-) -> Float[Tensor, "circuit position word"]:
+    model: Blip, edges: Sequence[Edge], kept: Bool[Tensor, "circuit edge"] | Float[Tensor, "circuit edge"],
+    base: States, donor: States,
+) -> Float[Tensor, "circuit position word"]:  # fmt: skip
     """The answer's logits of each circuit.
 
     Args:
         model: the model.
-        circuits: edges between whole sublayers, and from patches of the image.
+        edges: between whole sublayers, and from patches of the image.
+        kept: which of them are in each circuit; or how far, from 0 (as in the base run) to 1, with gradients.
         base: all states of the run whose edges the others are, of one run.
         donor: likewise of the run whose edges are in the circuit.
 
@@ -57,13 +60,41 @@ def run_circuits(
     words = "question_encoder", "block_input", 0
     if not torch.equal(base[words], donor[words]):
         raise SettingError("circuits of a damaged question: its words are in every stream; damage the image")
-    masks = _masks(circuits, base)
+    masks = _masks(edges, kept, base)
     said: dict[str, list[Tensor]] = {}
     for component in TEXT_COMPONENTS:
-        said[component] = _component(model, component, len(circuits), masks, base, donor, said)
+        said[component] = _component(model, component, len(kept), masks, base, donor, said)
     last = "answer_decoder"
     reads = torch.ones(1, 1, len(said[last]), dtype=torch.bool, device=base[words].device)
     return model._module.text_decoder.cls(_stream(model, last, said[last], base, reads))
+
+
+def score_edges(
+    model: Blip,
+    edges: Sequence[Edge],
+    kept: Bool[Tensor, " edge"],
+    base: States,
+    donor: States,
+    number: Callable[[Tensor], Tensor],
+    steps: int,
+) -> Float[Tensor, " edge"]:
+    """How much each edge of a circuit brings, by integrated gradients (Sundararajan et al. 1703.01365).
+
+    The scores of all edges add up to what the circuit brings, up to the error of the integral.
+
+    Args:
+        model, edges, base, donor: as for `run_circuits`.
+        kept: the circuit.
+        steps: at how many places on the way there is a gradient, by Gauss and Legendre; all of them run at once.
+        number: of the logits (row, position, word), what is to be explained: (row).
+    """
+    places, weights = (torch.tensor(one, device=kept.device) for one in np.polynomial.legendre.leggauss(steps))
+    dtype = base["question_encoder", "block_input", 0].dtype
+    part = ((places[:, None] + 1) / 2 * kept).to(dtype).requires_grad_()
+    with torch.enable_grad():
+        numbers = number(run_circuits(model, edges, part, base, donor))
+        (gradient,) = torch.autograd.grad(numbers.sum(), part)
+    return (weights[:, None] / 2 * gradient).sum(0).to(dtype) * kept
 
 
 def _component(
@@ -111,7 +142,7 @@ def _attention(
             assert base.image_embeds is not None and donor.image_embeds is not None
             made = part(base.image_embeds)[:, None]
             if mask is not None:
-                made = torch.where(mask[..., None], part(donor.image_embeds)[:, None], made)
+                made = _mixed(mask[..., None], part(donor.image_embeds)[:, None], made)
         elif name == "crossattention":
             made = part(_from(model, "question_encoder", said["question_encoder"], base, mask))
         else:
@@ -152,43 +183,51 @@ def _stream(
         if deep:
             mine, other = mine[:, None], other[:, None]
             stream = stream if stream.dim() == 4 else stream[:, None]
-        stream = norm(stream + torch.where(mask[..., number, None], mine, other))
+        stream = norm(stream + _mixed(mask[..., number, None], mine, other))
     return stream
 
 
-def _masks(circuits: Sequence[Collection[Edge]], base: States) -> Masks:
-    """Of every receiver that has an edge in a circuit."""
-    device = base["question_encoder", "block_input", 0].device
+def _mixed(mask: Tensor, mine: Tensor, other: Tensor) -> Tensor:
+    return torch.where(mask, mine, other) if mask.dtype == torch.bool else other + mask * (mine - other)
+
+
+def _masks(edges: Sequence[Edge], kept: Tensor, base: States) -> Masks:
+    """Of every receiver that has one of the edges."""
     tokens = {name: base[name, "block_input", 0].shape[1] for name in TEXT_COMPONENTS}
+    layers = 1 + max(layer for component, _, layer in base if component == "question_encoder")
     assert base.image_embeds is not None
     patches = base.image_embeds.shape[1]
-    layers = 1 + max(layer for component, _, layer in base if component == "question_encoder")
+    shapes: dict[tuple[str, int, str, str], tuple[int, ...]] = {}
+    places: dict[tuple[str, int, str, str], list[tuple[int, ...]]] = defaultdict(list)  # the last is the edge's number
+    for number, edge in enumerate(edges):
+        receiver, first = edge.receiver, edge.sender[0]
+        if receiver.kind in HEAD_KINDS or first.kind in HEAD_KINDS:
+            raise SiteError(f"edge {edge}: circuits are of whole sublayers, expected no head")
+        if first.component == "question_encoder" and first.kind == "block":
+            raise SiteError(f"edge {edge}: expected what a sublayer adds as its sender, which the block sums up")
+        name, reader = sublayer(receiver.kind), receiver.token
+        key = receiver.component, receiver.layer, name, edge.input
+        readers = tokens[receiver.component]
+        if first.component == "image_encoder":
+            shapes[key] = readers, patches
+            places[key] += [(reader, site.token, number) for site in edge.sender]
+            continue
+        at = len(SUBLAYERS) * first.layer + place(first)[1]
+        before = len(SUBLAYERS) * layers
+        if first.component == receiver.component:
+            before = len(SUBLAYERS) * receiver.layer + SUBLAYERS.index(name)
+        if edge.input in ("query", "mlp"):
+            shapes[key] = readers, before
+            places[key].append((reader, at, number))
+        else:
+            shapes[key] = readers, tokens[first.component], before
+            places[key].append((reader, first.token, at, number))
     masks: Masks = {}
-    for number, edges in enumerate(circuits):
-        for edge in edges:
-            receiver, first = edge.receiver, edge.sender[0]
-            if receiver.kind in HEAD_KINDS or first.kind in HEAD_KINDS:
-                raise SiteError(f"edge {edge}: circuits are of whole sublayers, expected no head")
-            if first.component == "question_encoder" and first.kind == "block":
-                raise SiteError(f"edge {edge}: expected what a sublayer adds as its sender, which the block sums up")
-            name, reader = sublayer(receiver.kind), receiver.token
-            key = receiver.component, receiver.layer, name, edge.input
-            readers = tokens[receiver.component]
-            if first.component == "image_encoder":
-                shape: tuple[int, ...] = (len(circuits), readers, patches)
-                where: list[tuple[int, ...]] = [(number, reader, site.token) for site in edge.sender]
-            else:
-                at = len(SUBLAYERS) * first.layer + place(first)[1]
-                before = len(SUBLAYERS) * layers
-                if first.component == receiver.component:
-                    before = len(SUBLAYERS) * receiver.layer + SUBLAYERS.index(name)
-                if edge.input in ("query", "mlp"):
-                    shape, where = (len(circuits), readers, before), [(number, reader, at)]
-                else:
-                    shape = len(circuits), readers, tokens[first.component], before
-                    where = [(number, reader, first.token, at)]
-            if key not in masks:
-                masks[key] = torch.zeros(shape, dtype=torch.bool, device=device)
-            for one in where:
-                masks[key][one] = True
+    for key, shape in shapes.items():
+        *where, numbers = torch.tensor(places[key], device=kept.device).T
+        if kept.requires_grad or bool(kept[:, numbers].any()):
+            empty = torch.zeros((len(kept), *shape), dtype=kept.dtype, device=kept.device)
+            masks[key] = empty.index_put(
+                (torch.arange(len(kept), device=kept.device)[:, None], *where), kept[:, numbers]
+            )
     return masks

@@ -8,15 +8,16 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 
 from nnblip import results
-from nnblip.errors import SettingError, told
+from nnblip.errors import SettingError, told, whole
 from nnblip.examples import Example, ExampleLike
 from nnblip.model import BlipVQA, as_model
 from nnblip.noise import NoiseLike, described
 from nnblip.passes import engine
-from nnblip.passes.circuit import run_circuits
+from nnblip.passes.circuit import run_circuits, score_edges
 from nnblip.passes.measure import Asked, Ready, stack
 from nnblip.passes.settings import AUTO, Settings
 from nnblip.paths import Edge
@@ -57,8 +58,8 @@ def circuit_trace(
         examples: as for `causal_trace`.
         circuits: edges of each circuit by its name, for all examples; or a function of an example's `Extent`.
         nu, draws, noise, seed, rival, progress: as for `causal_trace`.
-        direction: "denoising", or "noising": the edges of a circuit as in the corrupted run, all others clean, which
-            asks what is lost without the circuit.
+        direction: "denoising", or "noising": a circuit's edges as where the image is damaged, all others as
+            in the clean run, which asks what is lost without the circuit.
 
     Returns:
         A tree with `/clean`, `/corrupted` and `/circuits` (example, nu, draw, circuit), with the three variables of
@@ -92,6 +93,76 @@ def circuit_trace(
     return xr.DataTree.from_dict(nodes)
 
 
+def circuit_scores(
+    model: BlipVQA,
+    examples: Iterable[ExampleLike] | Example,
+    edges: Sequence[Edge],
+    nu: float = 5.0,
+    draws: int = 10,
+    noise: NoiseLike = Settings.noise,
+    *,
+    kept: Sequence[bool] | None = None,
+    steps: int = 8,
+    seed: int = Settings.seed,
+    rival: str | int | None = Settings.rival,
+    progress: bool | None = None,
+) -> xr.DataArray:
+    """How much of the logit difference each edge of a circuit brings, by integrated gradients over the edges.
+
+    All edges of the circuit go together from as in the corrupted run to as in the clean run, so the scores add up to
+    what the circuit brings back, as far as the integral is exact. To search with; check by `circuit_trace`.
+
+    Args:
+        model: a `BlipVQA` without edits, here and not on a server.
+        examples, nu, draws, noise, seed, rival, progress: as for `causal_trace`, of one ν.
+        edges: as for `circuit_trace`, the same for all examples, whose tokens then are aligned.
+        kept: which of them are the circuit; all if None. The others stay as in the corrupted run.
+        steps: gradients on the way.
+
+    Returns:
+        (example, edge): means over the draws, with the texts of the edges; 0 outside the circuit.
+
+    Raises:
+        SiteError: for an edge that an example has not, or from or to a head.
+        NnblipError: for another bad setting or example, with its number.
+    """
+    model = as_model(model)
+    if model.remote:
+        raise SettingError("circuits run here only: expected a model with its weights, remote=False")
+    settings = Settings.of(nu=nu, draws=draws, noise=noise, seed=seed, rival=rival)
+    if settings.draws == AUTO or len(settings.nu) > 1:
+        raise SettingError(f"nu {told(nu)}, draws {told(draws)}: expected one ν, and how many draws")
+    steps, edges = whole(steps, "steps", 1), list(edges)
+    inside = torch.ones(len(edges), dtype=torch.bool) if kept is None else torch.tensor(list(kept), dtype=torch.bool)
+    if len(inside) != len(edges):
+        raise SettingError(f"kept has {len(inside)} values: expected one for each of the {len(edges)} edges")
+
+    def begin(example: Example, tick: Callable[[], object]) -> Request[tuple[str, np.ndarray]]:
+        asked = Asked.of(model, example, settings)
+
+        def here() -> tuple[str, np.ndarray]:
+            ready = Ready.of(model, asked, settings)
+            for edge in edges:
+                edge.check(ready.extent)
+
+            def number(logits: Any) -> Any:
+                return logits[:, 0, ready.answer_ids[0]] - logits[:, 0, ready.rival]
+
+            found = []
+            for draw in range(settings.most_draws):
+                damaged, _ = engine.run_alone(model, ready.noisy(model, settings, [(draw, settings.nu[0])]))
+                where = inside.to(model._module.device)
+                found.append(score_edges(model, edges, where, damaged, ready.clean, number, steps).cpu().numpy())
+                tick()
+            return example.id or asked.encoded.key[:12], np.mean(found, axis=0)
+
+        return Request(here, lambda got: got)
+
+    every = each(examples, settings, begin, progress, False)
+    coords = {"example": [name for name, _ in every], "edge": [str(edge) for edge in edges]}
+    return xr.DataArray(np.stack([one for _, one in every]), coords, ("example", "edge"), "score")
+
+
 def _request(
     model: BlipVQA, settings: Settings, circuits: Mapping[str, Any], example: Example, tick: Callable[[], object]
 ) -> Request[Reading]:
@@ -100,9 +171,13 @@ def _request(
     def here() -> Reading:
         ready = Ready.of(model, asked, settings)
         every = {name: list(one(ready.extent)) if callable(one) else list(one) for name, one in circuits.items()}
-        for edges in every.values():
-            for edge in edges:
-                edge.check(ready.extent)
+        edges = list(dict.fromkeys(edge for one in every.values() for edge in one))
+        for edge in edges:
+            edge.check(ready.extent)
+        number = {edge: place for place, edge in enumerate(edges)}
+        member = torch.zeros(len(every), len(edges), dtype=torch.bool, device=model._module.device)
+        for row, one in enumerate(every.values()):
+            member[row, [number[edge] for edge in one]] = True
         clean = stack(ready.clean_outcome)[:, 0]
         corrupted = np.empty((3, len(settings.nu), settings.most_draws), clean.dtype)
         kept = np.empty((*corrupted.shape, len(every)), clean.dtype)
@@ -110,10 +185,11 @@ def _request(
             damaged, logits = engine.run_alone(model, ready.noisy(model, settings, [(draw, nu)]))
             corrupted[:, level, draw] = _numbers(model, ready, logits)[:, 0]
             base, donor = (damaged, ready.clean) if settings.direction == "denoising" else (ready.clean, damaged)
-            sets = list(every.values())
-            for first in range(0, len(sets), AT_ONCE):
-                logits = run_circuits(model, sets[first : first + AT_ONCE], base, donor)
-                kept[:, level, draw, first : first + AT_ONCE] = _numbers(model, ready, logits)
+            for first in range(0, len(member), AT_ONCE):
+                some = slice(first, first + AT_ONCE)
+                with torch.no_grad():
+                    logits = run_circuits(model, edges, member[some], base, donor)
+                kept[:, level, draw, some] = _numbers(model, ready, logits)
             tick()
         nodes = {
             "clean": _node(clean, ()),
