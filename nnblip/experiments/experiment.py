@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nnblip.effects.intervals import MIN_EXAMPLES
-from nnblip.errors import SettingError, one_of, whole
+from nnblip.errors import SettingError, one_of, told, whole
 from nnblip.experiments.options import Options
 from nnblip.noise import NOISES
 from nnblip.passes.settings import Settings
@@ -43,6 +43,7 @@ class Experiment:
         sets: of how many data sets at least.
         least: of how many questions at least, of each group, there is a test.
         ladder: whether it takes several ν, and several noises; else it is one of each.
+        planted: whether its models and examples are planted: it takes no model and no data set.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Experiment:
     sets: int = 1
     least: int = MIN_EXAMPLES
     ladder: bool = False
+    planted: bool = False
 
     def options(self, out: str | Path | None = None, **given: Any) -> Options:
         """What is asked, with the experiment's own defaults for what is None.
@@ -63,6 +65,10 @@ class Experiment:
             SettingError: for what cannot be used, before anything is read.
         """
         asked = {name: value for name, value in given.items() if value is not None and value != ()}
+        if self.planted:
+            for name in ("model", "dataset", "images", "nu", "draws", "noise", "types", "by"):
+                if name in asked:
+                    raise SettingError(f"{name} {told(asked[name])}: {self.name} brings its models and examples itself")
         options = Options(out=Path(out or Path("nnblip-experiments", self.name)), **{**vars(self.defaults), **asked})
         for name in self.needs:
             one_of(name, NEEDS, "needs")
@@ -71,7 +77,7 @@ class Experiment:
                 f"n {options.n}: expected at least {self.least} questions of each group, of fewer there is no test"
             )
         whole(options.draws, "draws", 1)
-        for noise in options.noise:
+        for noise in () if self.planted else options.noise:
             one_of(noise, [name for name in NOISES if name != "swap"], "noise")  # which needs partners
         # refused here, before a data set is read and a model loaded
         Settings.of(nu=options.nu, draws=options.draws, noise=options.noise[0], seed=options.seed)

@@ -27,7 +27,7 @@ def write_page(runs: Mapping[str, Run], folder: Path) -> Path:
         shutil.copyfile(run.out / f"{run.experiment.figure}.png", folder / FIGURES / figure)
         parts.append(_part(run, figure))
     total = sum(run.record.cpu for run in runs.values())
-    model = next(iter(runs.values())).model.name
+    model = next(run for run in runs.values() if not run.experiment.planted).model.name
     text = f"""# Experiments
 
 One runnable file per question. Each chooses questions that the model answers correctly, traces them, and writes its

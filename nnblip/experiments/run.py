@@ -39,19 +39,24 @@ class Run:
         experiment: what runs.
         options: what was asked.
         sources: its data sets.
-        model: the model.
         out: the folder.
         record: what is known of the folder.
     """
 
     def __init__(
-        self, experiment: Experiment, options: Options, sources: list[Source], model: BlipVQA, record: Record
+        self, experiment: Experiment, options: Options, sources: list[Source], model: BlipVQA | None, record: Record
     ) -> None:
         self.experiment, self.options, self.sources = experiment, options, sources
-        self.model, self.out, self.record = model, options.out, record
+        self._model, self.out, self.record = model, options.out, record
         self.verdicts: dict[str, Verdict] = {}
         self._parts: list[str] = []
         self._diagnosed: dict[str, list[str]] = {}
+
+    @property
+    def model(self) -> BlipVQA:
+        """The model. An experiment on planted ones has none."""
+        assert self._model is not None, f"{self.experiment.name} brings its models itself"
+        return self._model
 
     # --- questions ---------------------------------------------------------------------
 
@@ -168,6 +173,8 @@ class Run:
     def settings(self) -> str:
         """What was asked, in one line."""
         o = self.options
+        if self.experiment.planted:
+            return f"{o.n} planted models of each kind, from seed {o.seed}."
         nu = ", ".join(f"{one:g}" for one in o.nu)
         return (
             f"{self.model.name} ({o.dtype}) on {', '.join(o.dataset)}; noise {', '.join(o.noise)}, ν = {nu},"
@@ -198,12 +205,12 @@ def perform(experiment: Experiment, options: Options) -> Run:
     Raises:
         NnblipError: for anything that makes it impossible, before something long is computed: then nothing is changed.
     """
-    from nnblip.sweeps.fingerprint import fingerprint
+    from nnblip.sweeps.fingerprint import fingerprint, source_hash
 
     record = Record(experiment.name, options)
-    sources = opened(options, experiment.needs)
-    model = options.load()
-    record.made_by(fingerprint(model))
+    sources = [] if experiment.planted else opened(options, experiment.needs)
+    model = None if experiment.planted else options.load()
+    record.made_by({"code": source_hash()} if model is None else fingerprint(model))
     run = Run(experiment, options, sources, model, record)
     with record.begun():
         experiment.run(run)

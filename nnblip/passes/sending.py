@@ -60,7 +60,7 @@ def send(model: Blip, edges: Mapping[int, Edge], base: States, donor: States) ->
         receiver = edge.receiver
         groups[receiver.component, receiver.layer, sublayer(receiver.kind), edge.input].append(number)
     for (component, layer, name, _), numbers in groups.items():
-        block = _layers(model, component)[layer]
+        block = layers_of(model, component)[layer]
         read = [arriving[number] for number in numbers]
         if name == "mlp":
             added = block.output.dense(block.intermediate(torch.stack([one[0] for one in read])))
@@ -73,7 +73,7 @@ def send(model: Blip, edges: Mapping[int, Edge], base: States, donor: States) ->
 _STACKS = {"question_encoder": "text_encoder", "answer_decoder": "text_decoder"}
 
 
-def _layers(model: Blip, component: str) -> Any:
+def layers_of(model: Blip, component: str) -> Any:
     stack = getattr(model._module, _STACKS[component])
     return (stack.bert if component == "answer_decoder" else stack).encoder.layer
 
@@ -94,11 +94,11 @@ def _walk(
             found[number] = donor["question_encoder", "block", first.layer][:, first.token][None]
         else:
             leaving[first.component][place(first)][edge.sender] = None
-            ends = (len(_layers(model, first.component)), 0)  # the component's output
+            ends = (len(layers_of(model, first.component)), 0)  # the component's output
             inside = edge.reads == edge.receiver.component
             arrivals[first.component][place(edge.receiver) if inside else ends].append(number)
     for component, starts in leaving.items():
-        layers, senders = _layers(model, component), dict[Site, int]()
+        layers, senders = layers_of(model, component), dict[Site, int]()
         heads = model.config.text_config.num_attention_heads
         streams: Tensor | None = None
         for stop in [*((layer, part) for layer in range(len(layers)) for part in range(3)), (len(layers), 0)]:

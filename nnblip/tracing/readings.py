@@ -76,10 +76,12 @@ def _together(parts: Sequence[Node]) -> xr.Dataset:
         values = [np.asarray(one.arrays[name][1]) for one in parts]
         is_text = np.asarray(first).dtype.kind == "U"
         shape = tuple(np.max([one.shape for one in values], axis=0))
-        dtype = np.result_type(*values)
-        out = np.full((len(parts), *shape), "" if is_text else np.nan, dtype)
-        for number, one in enumerate(values):
-            out[number][tuple(map(slice, one.shape))] = one
+        if all(one.shape == shape for one in values):
+            out = np.stack(values)
+        else:
+            out = np.full((len(parts), *shape), "" if is_text else np.nan, np.result_type(*values))
+            for number, one in enumerate(values):
+                out[(number, *map(slice, one.shape))] = one
         (texts if is_text else numbers)[name] = (("example", *dims), out)
         sizes.update(zip(dims, shape, strict=True))
     axes = {dim: np.arange(size) for dim, size in sizes.items()}

@@ -1,0 +1,313 @@
+#!/usr/bin/env python
+"""Which circuit carries the answer?
+
+    nnblip experiment mechanisms
+    nnblip experiment mechanisms --model Salesforce/blip-vqa-base --dataset cocoqa:FOLDER --images download --nu 5
+
+Of each type of question, on examples whose tokens are aligned. The whole picture is one sender, for objects stand
+elsewhere in each; the damage is the mean of the embeddings, which needs no draws.
+
+1. *Search*, on the first half of the examples. All edges between whole sublayers are scored by what each brings to the
+   logit difference (`circuit_scores`: integrated gradients from none of the circuit's edges to all of them); the
+   best are kept, scored anew as a circuit of their own, and so on, down to `SHARES`.
+2. *Faithfulness*, on the second half, which chose nothing: (m(C) - m(none)) / (m(all) - m(none)), where m is the logit
+   difference and a circuit C has its edges as in the clean run and all others as in the corrupted one, run exactly
+   (`nnblip.circuit_trace`). The area under it over the share of edges is CPR, that between it and 1 CMD (MIB,
+   2504.13151).
+3. *Pruning*, on the first half again: of the smallest circuit that is faithful there, edges are left out, the weakest
+   first, as long as it stays so.
+4. *Tests*, on the second half (after Shi et al. 2024, 2410.13032). Sufficiency: is it more faithful than random
+   circuits of the same size? Independence: with its edges damaged and all others clean, how much of the effect is left?
+   Minimality: how many of its edges, each left out alone, does it miss (paired tests over examples, corrected by Holm)?
+5. *Stability*: the Jaccard index of the circuits of that size that either half finds.
+
+The circuit stands in `circuit_TYPE.csv`, an edge a line, as `nnblip.Edge` takes them.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+from scipy.stats import ttest_1samp
+
+import nnblip
+from nnblip import plot, sites
+from nnblip.experiments import Defaults, Experiment, Run
+from nnblip.experiments.choose import Group
+from nnblip.experiments.claims import ALPHA, OPEN, Verdict, above, below, everywhere, holm, of_several
+from nnblip.experiments.figures import STYLES, legend, tidy
+from nnblip.experiments.numbers import SHARE, Mean, intervals_are, mean
+from nnblip.experiments.texts import table
+from nnblip.paths import Edge
+from nnblip.tracing.circuits import circuit_scores, circuit_trace
+
+SUBLAYERS = ("attention_out", "crossattention_out", "mlp_out")
+VALUE = "logit_difference"
+#: Sizes of circuits, in per cent of all edges.
+SHARES = (100, 60, 40, 27, 18, 13, 10, 8, 6.5, 5, 4, 3, 2, 1, 0.5, 0.1)
+#: Of integrated gradients; random circuits of one size; edges at most that are left out one by one.
+STEPS, RANDOM, SINGLES = 4, 20, 80
+#: A circuit is wanted of at most so many per cent of the edges, and at least so faithful.
+MOST, FAITHFUL = 5, 0.9
+
+
+def universe(extent: sites.Extent, regions: int = 1) -> list[Edge]:
+    """All edges between whole sublayers, and from the picture's regions and its [CLS]."""
+    families = [sites.edges(SUBLAYERS, name, SUBLAYERS, regions=regions) for name in sites.TEXT_COMPONENTS]
+    return [edge for family in families for edge in family(extent)]
+
+
+class Asker:
+    """One model and noise, asked about examples of one layout."""
+
+    def __init__(self, model: Any, nu: float, draws: int, noise: str, seed: int) -> None:
+        self.model = model
+        self.asked: dict[str, Any] = dict(nu=nu, draws=draws, noise=noise, seed=seed, progress=False)
+
+    def search(self, examples: Sequence[Any], edges: list[Edge], sizes: Sequence[int]) -> list[list[int]]:
+        """Circuits of these sizes, each part of the one before, as places of edges, the strongest first."""
+        found, kept = [], np.ones(len(edges), bool)
+        for size in sizes:
+            scores = circuit_scores(self.model, examples, edges, kept=kept.tolist(), steps=STEPS, **self.asked)
+            numbers = np.where(kept, scores.mean("example").values, -np.inf)
+            # what brings nothing, or less, is left out before what brings something
+            order = np.argsort(-numbers, kind="stable")
+            found.append(order[:size].tolist())
+            kept = np.isin(np.arange(len(edges)), found[-1])
+        return found
+
+    def faithfulness(
+        self, examples: Sequence[Any], edges: Sequence[Edge], circuits: Sequence[Sequence[int]], noising: bool = False
+    ) -> xr.DataArray:
+        """(example, circuit): the share of the effect that circuits, of places of edges, bring back or take away."""
+        named = {str(number): [edges[place] for place in one] for number, one in enumerate(circuits)}
+        direction = "noising" if noising else "denoising"
+        tree = circuit_trace(self.model, examples, named, direction=direction, **self.asked)
+        return nnblip.relevance(tree)["circuits"][VALUE].isel(nu=0, drop=True).reset_coords(drop=True)
+
+
+def pruned(asker: Asker, examples: Sequence[Any], edges: Sequence[Edge], circuit: list[int]) -> list[int]:
+    """A circuit without the edges, the weakest first, that it can do without and stay faithful to these examples."""
+    kept = list(circuit)
+    chunk = max(1, len(kept) // 4)
+    while True:
+        for place in range(len(kept) - chunk, -1, -chunk):
+            without = kept[:place] + kept[place + chunk :]
+            if without and float(asker.faithfulness(examples, edges, [without]).mean()) >= FAITHFUL:
+                kept = without
+        if chunk <= max(1, len(kept) // 32):
+            return kept
+        chunk //= 2
+
+
+def sizes_of(count: int) -> list[int]:
+    """How many edges each of `SHARES` is, at least one."""
+    return [max(1, round(count * share / 100)) for share in SHARES]
+
+
+def areas(curve: np.ndarray) -> tuple[float, float]:
+    """CPR, the area under faithfulness over the share of edges, and CMD, that between it and 1 (trapezoids)."""
+    shares = np.array([*SHARES, 0][::-1]) / 100
+    values = np.array([*curve, 0][::-1])
+    return float(np.trapezoid(values, shares)), float(np.trapezoid(np.abs(1 - values), shares))
+
+
+def circuit_of(asker: Asker, examples: Sequence[Any], edges: list[Edge], nested: list[list[int]]) -> list[int]:
+    """The smallest of these circuits that is faithful to the examples, pruned; empty if none is."""
+    curve = asker.faithfulness(examples, edges, nested).mean("example").values
+    faithful = [one for one, value in zip(nested, curve, strict=True) if value >= FAITHFUL]
+    return pruned(asker, examples, edges, faithful[-1]) if faithful else []
+
+
+# --- one type -------------------------------------------------------------------------------
+
+
+def studied(run: Run, group: Group) -> xr.Dataset:
+    """All numbers of one type of question."""
+    o = run.options
+    asker = Asker(run.model, o.nu[0], o.draws, o.noise[0], o.seed)
+    half = len(group.examples) // 2
+    first, second = group.examples[:half], group.examples[half:]
+    encoded = run.model.encode(first[0])
+    answer = run.model.encode_answer(run.model.answer(first[0]).text)
+    edges = universe(run.model.extent(len(encoded.tokens), len(answer)))
+    sizes = sizes_of(len(edges))
+    nested = asker.search(first, edges, sizes)
+    chosen = circuit_of(asker, first, edges, nested)
+    rank = np.full(len(edges), len(edges))
+    for circuit in nested:
+        rank[circuit] = np.arange(len(circuit))
+    data: dict[str, Any] = {
+        "faithfulness": (("example", "share"), asker.faithfulness(second, edges, nested).values),
+        "member": (("edge",), np.isin(np.arange(len(edges)), chosen)),
+        "rank": (("edge",), rank),
+    }
+    if chosen:
+        rng = np.random.default_rng(o.seed)
+        random = [rng.permutation(len(edges))[: len(chosen)].tolist() for _ in range(RANDOM)]
+        tried = chosen if len(chosen) <= SINGLES else rng.permutation(chosen)[:SINGLES].tolist()
+        left_out = [[place for place in chosen if place != one] for one in tried]
+        every = asker.faithfulness(second, edges, [chosen, *random, *left_out])
+        data["circuit"] = ("example",), every.values[:, 0]
+        data["random"] = ("example", "random"), every.values[:, 1 : 1 + RANDOM]
+        data["without"] = ("example", "left_out"), every.values[:, 1 + RANDOM :]
+        data["left"] = ("example",), 1 - asker.faithfulness(second, edges, [chosen], noising=True).values[:, 0]
+        of_size = [size for size in sizes if size > len(chosen)] + [len(chosen)]
+        one, two = (set(asker.search(half, edges, of_size)[-1]) for half in (first, second))
+        data["jaccard"] = (), len(one & two) / len(one | two)
+    coords = {"example": [e.id for e in second], "share": list(SHARES), "edge": [str(edge) for edge in edges]}
+    return xr.Dataset(data, coords)
+
+
+def missed(data: xr.Dataset) -> tuple[int, int]:
+    """How many of the edges that were left out alone the circuit misses, corrected by Holm; and how many were."""
+    losses = data["circuit"] - data["without"]
+    tests = {str(number): float(ttest_1samp(one, 0, alternative="greater", nan_policy="omit").pvalue)
+             for number, one in enumerate(losses.transpose("left_out", "example").values)}  # fmt: skip
+    return sum(p < ALPHA for p in holm(tests).values()), len(tests)
+
+
+def write_circuit(run: Run, name: str, edges: Sequence[Edge], chosen: np.ndarray, rank: np.ndarray) -> None:
+    """The circuit, an edge a line, the strongest first."""
+    ends = ("component", "kind", "layer", "token")
+    with (run.out / f"circuit_{name}.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*(f"sender_{end}" for end in ends), *(f"receiver_{end}" for end in ends), "input"])
+        for place in sorted(np.flatnonzero(chosen), key=lambda place: rank[place]):
+            edge = edges[place]
+            first = edge.sender[0]
+            tokens = " ".join(str(site.token) for site in edge.sender)
+            sender = (first.component, first.kind, first.layer, tokens)
+            writer.writerow([*sender, *(getattr(edge.receiver, end) for end in ends), edge.input])
+
+
+def plot_curves(found: dict[str, xr.Dataset]) -> Figure:
+    """Faithfulness over the share of edges, on a logarithmic axis, with intervals over held-out examples."""
+    figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    for number, (name, data) in enumerate(found.items()):
+        colour, marker = STYLES[number % len(STYLES)]
+        every = [_mean(data["faithfulness"].sel(share=share)) for share in SHARES]
+        axes.plot(
+            SHARES, [one.value for one in every], f"{marker}-", color=colour, markersize=3.5, linewidth=1.1, label=name
+        )
+        axes.fill_between(SHARES, [one.low for one in every], [one.high for one in every], color=colour, alpha=0.15)
+        if "circuit" in data:
+            share = 100 * float(data["member"].mean())
+            axes.plot(
+                [share], [_mean(data["circuit"]).value], marker="*", markersize=11, color=colour, markeredgecolor="k"
+            )
+    axes.axhline(FAITHFUL, color="0.5", linewidth=0.8, linestyle=":")
+    axes.set_xscale("log")
+    axes.set_xticks(SHARES, [f"{share:g}" for share in SHARES])
+    tidy(
+        axes,
+        "Faithfulness on examples that chose nothing; stars: the pruned circuits",
+        "% of all edges",
+        "faithfulness",
+    )
+    axes.set_ylim(min(-0.1, axes.get_ylim()[0]), max(1.1, min(axes.get_ylim()[1], 1.6)))
+    legend(figure, axes)
+    return figure
+
+
+def _mean(values: xr.DataArray, level: float = 0.95) -> Mean:
+    return mean(values.reset_coords(drop=True), SHARE, level)
+
+
+def run(run: Run) -> None:
+    groups = [group for group in run.choose(aligned=True) if len(group.examples) >= run.experiment.least]
+    found = {group.name: run.stage(f"circuits/{number}", partial(studied, run, group)).to_dataset()
+             for number, group in enumerate(groups)}  # fmt: skip
+    level = of_several(len(groups))
+    rows = [["questions", "edges", "CPR", "CMD", "circuit, % of edges", "its faithfulness", "random circuits",
+             "left without it", "edges that it misses", "Jaccard of halves"]]  # fmt: skip
+    verdicts: dict[str, dict[str, Verdict]] = {name: {} for name in ("circuit", "sufficient", "independent", "edges")}
+    for group in groups:
+        data = found[group.name]
+        count, total = int(data["member"].sum()), data.sizes["edge"]
+        cpr, cmd = areas(data["faithfulness"].mean("example").values)
+        row = [group.name, str(total), f"{cpr:.3f}", f"{cmd:.3f}"]
+        if not count:
+            best = _mean(data["faithfulness"].isel(share=SHARES.index(MOST)), level)
+            rows.append([*row, "none", f"at {MOST:g} %: {best}", *[""] * 4])
+            for name in verdicts:
+                verdicts[name][group.name] = Verdict(OPEN, f"no circuit that is faithful; at {MOST:g} %: {best}")
+            continue
+        share, kept = 100 * count / total, _mean(data["circuit"], level)
+        gain = _mean(data["circuit"] - data["random"].mean("random"), level)
+        left = _mean(data["left"], level)
+        needed, tried = missed(data)
+        random = float(data["random"].mean())
+        rows.append([*row, f"{count} ({share:.2f} %)", str(kept), f"{random:+z.3f}", str(left), f"{needed} of {tried}",
+                     f"{float(data['jaccard']):.2f}"])  # fmt: skip
+        small = above(kept, FAITHFUL, f"faithfulness of {count} edges ({share:.2f} %)")
+        verdicts["circuit"][group.name] = (
+            small if share <= MOST else Verdict("fails", f"it has {share:.1f} % of the edges")
+        )
+        verdicts["sufficient"][group.name] = above(gain, 0, "faithfulness minus that of random circuits")
+        verdicts["independent"][group.name] = below(left, 1 - FAITHFUL, "share of the effect that is left without it")
+        says = above(
+            Mean(needed / tried, needed / tried, needed / tried, tried, ""), 0.5, "share of its edges that it misses"
+        )
+        verdicts["edges"][group.name] = says
+    run.section(
+        "Circuits",
+        f"Of the logit difference, with {intervals_are()} that chose nothing; intervals of types hold together."
+        f" Searched on the other half of the examples.\n\n{table(*rows)}",
+    )
+    for name, parts in verdicts.items():
+        run.claim(name, everywhere(parts))
+    run.figure("faithfulness", plot_curves(found))
+    _draw(run, groups, found)
+
+
+def _draw(run: Run, groups: Sequence[Group], found: dict[str, xr.Dataset]) -> None:
+    """The circuits, as files and as drawings of what each edge does alone."""
+    o = run.options
+    asker = Asker(run.model, o.nu[0], o.draws, o.noise[0], o.seed)
+    for group in groups:
+        data = found[group.name]
+        chosen = data["member"].values
+        if not chosen.any():
+            continue
+        example = group.examples[0]
+        answer = run.model.encode_answer(run.model.answer(example).text)
+        edges = universe(run.model.extent(len(run.model.encode(example).tokens), len(answer)))
+        write_circuit(run, group.name, edges, chosen, data["rank"].values)
+        examples = group.examples[: len(group.examples) // 2]
+        cells = [edges[place] for place in np.flatnonzero(chosen)]
+        tree = run.stage(
+            f"edges/{groups.index(group)}",
+            partial(nnblip.causal_trace, run.model, examples, cells=cells, direction="noising", **asker.asked),
+        )
+        run.figure(f"circuit_{group.name}", plot.circuit(tree, variable=VALUE, n=40))
+
+
+EXPERIMENT = Experiment(
+    name="mechanisms",
+    question="Which circuit carries the answer?",
+    claims={
+        "circuit": f"A circuit of at most {MOST:g} % of the edges has a faithfulness of at least {FAITHFUL:g}",
+        "sufficient": "It is more faithful than random circuits of its size",
+        "independent": f"Without it, less than {100 * (1 - FAITHFUL):.0f} % of the effect is left",
+        "edges": "It misses most of its edges, each left out alone",
+    },
+    run=run,
+    figure="faithfulness",
+    defaults=Defaults(dataset=("scenes",), n=20, nu=(1.0,), draws=1, noise=("mean",)),
+    needs=("types",),
+    least=12,
+)
+
+if __name__ == "__main__":
+    from nnblip.command.cli import main
+
+    raise SystemExit(main(["experiment", __file__, *sys.argv[1:]]))

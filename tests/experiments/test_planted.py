@@ -1,0 +1,63 @@
+"""Methods against plants: what theory says of two plants, and what AUROC is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nnblip.experiments import index
+
+PLANTED = index.load("planted")
+
+
+@pytest.fixture(scope="module")
+def planted():
+    import sys
+
+    return sys.modules["nnblip_experiment_planted"]
+
+
+def test_auroc_is_the_share_of_pairs_in_order(planted):
+    rng = np.random.default_rng(0)
+    numbers, truth = rng.integers(0, 5, 40).astype(float), rng.random(40) < 0.3
+    pairs = [(one > other) + 0.5 * (one == other) for one in numbers[truth] for other in numbers[~truth]]
+    assert planted.auroc(numbers, truth) == pytest.approx(np.mean(pairs), abs=1e-12)
+    assert planted.auroc(truth.astype(float), truth) == 1 and planted.auroc(1 - truth, truth) == 0
+    assert planted.auroc(np.where(truth, 1e-9, 0), truth) == 0.5, "rounding finds nothing"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "seen", "unseen"), [("layer", "denoising", None), ("or", "denoising", "noising")])
+def test_exact_methods_find_what_can_be_shown_and_the_rest_by_chance(planted, kind, seen, unseen):
+    """Of a plant of which a share s can be shown, and nothing else has an effect, AUROC is s + (1 - s) / 2."""
+    plant = planted.nnblip.planted(kind, 3, examples=1, dtype="float64")
+    sort = planted.sorts_of(plant)["edges"]
+    few = np.flatnonzero(sort.planted | (np.random.default_rng(0).random(len(sort.candidates)) < 0.05))
+    candidates, truth = [sort.candidates[place] for place in few], sort.planted[few]
+    for direction in ("denoising", "noising"):
+        numbers = planted.exact(plant, candidates, direction)
+        share = sort.shown[direction][few].sum() / truth.sum()
+        assert (share < 1) == (direction == unseen)
+        assert planted.auroc(numbers, truth) == pytest.approx(share + (1 - share) / 2, abs=1e-12)
+        assert planted.auroc(numbers, sort.shown[direction][few]) == 1
+    gradients = planted.auroc(planted.estimated(plant, candidates), truth)
+    assert gradients == 1 if kind == "layer" else gradients < 0.7
+
+
+@pytest.mark.slow
+def test_attention_looks_at_a_distractor_and_cutting_does_not(planted):
+    plant = planted.nnblip.planted("distractor", 2, examples=1, dtype="float64")
+    sort = planted.sorts_of(plant)["cross-attention"]
+    weights, cut = planted.looked(plant, sort.candidates), planted.exact(plant, sort.candidates)
+    assert planted.auroc(cut, sort.planted) == 1
+    assert planted.auroc(weights, sort.planted) < 1
+    # where it looks most is not where the answer comes from
+    assert not sort.planted[int(weights.argmax())] and sort.planted[int(cut.argmax())]
+
+
+def test_it_takes_no_model_and_no_data():
+    from nnblip.errors import SettingError
+
+    for given in ({"model": "folder"}, {"dataset": ("scenes",)}, {"nu": (3.0,)}):
+        with pytest.raises(SettingError, match="planted brings its models and examples itself"):
+            PLANTED.options("out", **given)
