@@ -55,10 +55,10 @@ class Below:
         ticks = ticks[(ticks >= low - 1e-9) & (ticks <= high + 1e-9)]
         labels = bar.xaxis.get_major_formatter().format_ticks(ticks)
         bar.set_xticks(ticks, labels)
-        for label, at in zip(bar.get_xticklabels(), (ticks - low) / (high - low) * wide, strict=True):
-            half = inches(label.get_text(), SMALL) / 2
+        for tick, at in zip(bar.get_xticklabels(), (ticks - low) / (high - low) * wide, strict=True):
+            half = inches(tick.get_text(), SMALL) / 2
             if at + half > self._width - self._left:  # no label leaves the figure
-                label.set_horizontalalignment("right")
+                tick.set_horizontalalignment("right")
         bar.tick_params(labelsize=SMALL, length=2, width=0.6, pad=1.5)
         self._mark(bar, marks or {}, wide, made.norm)
         lines = wrapped(label, wide)
