@@ -51,9 +51,10 @@ class Below:
         made.outline.set_visible(False)
         wide = size_of(self._axes)[0]
         low, high = made.norm.vmin or 0.0, made.norm.vmax or 1.0
-        ticks = MaxNLocator(int(np.clip(wide / 0.55, 2, 6)), steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+        every = MaxNLocator(int(np.clip(wide / 0.55, 2, 6)), steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+        ticks = np.asarray(every)
         ticks = ticks[(ticks >= low - 1e-9) & (ticks <= high + 1e-9)]
-        labels = bar.xaxis.get_major_formatter().format_ticks(ticks)
+        labels = bar.xaxis.get_major_formatter().format_ticks(ticks.tolist())
         bar.set_xticks(ticks, labels)
         for tick, at in zip(bar.get_xticklabels(), (ticks - low) / (high - low) * wide, strict=True):
             half = inches(tick.get_text(), SMALL) / 2
