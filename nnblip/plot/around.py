@@ -50,7 +50,16 @@ class Below:
         made = figure.colorbar(colours, cax=bar, orientation="horizontal")
         made.outline.set_visible(False)
         wide = size_of(self._axes)[0]
-        bar.xaxis.set_major_locator(MaxNLocator(int(np.clip(wide / 0.45, 2, 7)), steps=[1, 2, 2.5, 5, 10]))
+        low, high = made.norm.vmin or 0.0, made.norm.vmax or 1.0
+        every = MaxNLocator(int(np.clip(wide / 0.55, 2, 6)), steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+        ticks = np.asarray(every)
+        ticks = ticks[(ticks >= low - 1e-9) & (ticks <= high + 1e-9)]
+        labels = bar.xaxis.get_major_formatter().format_ticks(ticks.tolist())
+        bar.set_xticks(ticks, labels)
+        for tick, at in zip(bar.get_xticklabels(), (ticks - low) / (high - low) * wide, strict=True):
+            half = inches(tick.get_text(), SMALL) / 2
+            if at + half > self._width - self._left:  # no label leaves the figure
+                tick.set_horizontalalignment("right")
         bar.tick_params(labelsize=SMALL, length=2, width=0.6, pad=1.5)
         self._mark(bar, marks or {}, wide, made.norm)
         lines = wrapped(label, wide)
