@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nnblip.blip.upstream import edits_of
-from nnblip.shown import Markup, code, facts, listed, plain, table
+from nnblip.shown import Markup, code, facts, listed, plain, table, text
 from nnblip.sites import IMAGE_KINDS
 
 #: Where in a layer the states of each kind are read: the part whose output they are.
@@ -53,7 +53,15 @@ def as_text(model: Any) -> str:
 
 
 def as_html(model: Any) -> str:
-    rows = [(code(f"model.{name}"), listed(kinds)) for name, kinds in parts(model)]
+    """As `as_text`, with all parts; those of the second text component, which are the same, in a line."""
+    first, *others = model.task.text_components
+    rows: list[tuple[str, str]] = []
+    for name, kinds in parts(model):
+        component, _, inner = name.partition("]")
+        if not component.startswith(tuple(others)):
+            rows.append((code(f"model.{name}"), listed(kinds)))
+        elif not inner:
+            rows.append((code(f"model.{name}"), text(f"the same parts and kinds as {first}")))
     typed = table("Parts, and the states that are their output", ("as typed", "kinds of states"), rows, NOTE)
     return facts(type(model).__name__, weights(model)) + typed
 
