@@ -48,7 +48,7 @@ def report(
     if images is not None:
         if not images.is_dir():
             raise ResultError(f"images {str(images)!r}: expected a folder of pictures")
-        named = zip(tree["example"].values.tolist(), tree["image"].values.tolist(), strict=True)
+        named = zip(tree.coords["example"].values.tolist(), tree.coords["image"].values.tolist(), strict=True)
         found = {example: file for example, name in named if (file := images / Path(str(name)).name).is_file()}
     pages.write(tree, out, images=found, overwrite=overwrite)
     count = tree.sizes["example"]

@@ -63,7 +63,7 @@ def _finished(chart: Any) -> dict[str, Any]:
     return found
 
 
-def _map() -> alt.LayerChart:
+def _map() -> Any:
     """Tokens by layers: what a cell is, is in its row (see `rowsOfMap` in page.js)."""
     rows = alt.NamedData("rows")
     x = alt.X("layer:O", title="layer", sort=None, axis=alt.Axis(labelAngle=0, ticks=False, domain=False))
@@ -103,11 +103,11 @@ def _nu(logarithmic: bool) -> alt.X:
     return alt.X("nu:Q", title="ν", scale=scale, axis=axis)
 
 
-def _y(title: bool = True) -> alt.Y:
+def _y() -> alt.Y:
     return alt.Y("value:Q", title=None, scale=alt.Scale(zero=True, nice=True), axis=alt.Axis(grid=True, tickCount=5))
 
 
-def _curve(logarithmic: bool) -> alt.LayerChart:
+def _curve(logarithmic: bool) -> Any:
     """A cell over ν, with the bounds of its interval."""
     base = alt.Chart(alt.NamedData("rows")).encode(_nu(logarithmic), _y(), tooltip="key:Q")
     known = base.transform_filter("isValid(datum.low)")
@@ -128,7 +128,7 @@ def _curve(logarithmic: bool) -> alt.LayerChart:
     )
 
 
-def _spread() -> alt.LayerChart:
+def _spread() -> Any:
     """The draws of a cell, or the examples, from first to last, beside their mean."""
     base = alt.Chart(alt.NamedData("rows"))
     x = alt.X("value:Q", title=None, scale=alt.Scale(zero=True, nice=True), axis=alt.Axis(grid=True, tickCount=5))
@@ -147,7 +147,7 @@ def _spread() -> alt.LayerChart:
     ).properties(width="container", height=170)
 
 
-def _gamma(nodes: tuple[str, ...], logarithmic: bool) -> alt.LayerChart:
+def _gamma(nodes: tuple[str, ...], logarithmic: bool) -> Any:
     """Γ(ν) of each component with the bounds of its interval."""
     more = iter(_MORE * len(nodes))
     shown = [node.replace("_", " ") for node in nodes]

@@ -124,10 +124,10 @@ def prepared(tree: xr.DataTree) -> tuple[xr.DataTree, list[str], list[str]]:
     for dim, remedy in _NEEDED.items():
         if dim not in dims:
             raise ResultError(f"the result has no dimension {dim!r}: {remedy}.")
-    known = tree["clean"]["probability"].notnull().values
+    known = reading.node_of(tree, "clean")["probability"].notnull().values
     if not known.any():
         raise ResultError("no example of the result has numbers: trace it again, or go on with the sweep.")
-    left_out = [str(name) for name in tree["example"].values[~known].tolist()]
+    left_out = [str(name) for name in tree.coords["example"].values[~known].tolist()]
     return (tree.isel(example=known) if left_out else tree).load(), lists, left_out
 
 
@@ -147,9 +147,9 @@ def by_role(tree: xr.DataTree) -> xr.DataTree:
     for name, node in tree.children.items():
         nodes[name] = node.to_dataset(inherit=False)
         if "token" in node.dims and name != IMAGE:
-            named = roles[name]["role"].values.astype(str)
+            named = roles[name].to_dataset()["role"].values.astype(str)
             texts = ("example", "token"), np.tile(named, (tree.sizes["example"], 1))
-            nodes[name] = roles[name].to_dataset(inherit=False).rename(role="token")
+            nodes[name] = roles.children[name].to_dataset(inherit=False).rename(role="token")
             nodes[name] = nodes[name].assign_coords(token=np.arange(len(named)), token_text=texts)
     return reading.with_nodes(tree, nodes)
 
@@ -171,7 +171,7 @@ class _Numbers:
 
     def sheet(self, example: int | None) -> Sheet:
         nodes = {name: self._chosen(self.tree[name], example) for name in ("clean", "corrupted")}
-        units = self.tree["example" if example is None else "draw"]
+        units = self.tree.coords["example" if example is None else "draw"]
         corrupted = {v: _by_unit(nodes["corrupted"][v], "nu") for v in VARIABLES}
         names = _in_order(reading.maps(self.tree))
         return Sheet(
@@ -185,8 +185,8 @@ class _Numbers:
 
     def _map(self, name: str, example: int | None) -> Map:
         node, effect = (self._chosen(tree[name], example) for tree in (self.tree, self.indirect))
-        there = node[VARIABLES[0]].notnull()
-        there = there.any([dim for dim in there.dims if dim != "token"]).values
+        known = node[VARIABLES[0]].notnull()
+        there: NDArray[np.bool_] = known.any([dim for dim in known.dims if dim != "token"]).values
         given = self._chosen(self.given[name], example)["structural"]
         runs = {v: _by_unit(node[v], "nu", *_MAP)[..., there] for v in VARIABLES}
         heads = node["head"].values.tolist() if "head" in node.dims else []

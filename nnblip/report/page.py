@@ -98,7 +98,7 @@ def page(tree: xr.DataTree, images: Any = None) -> str:
     sheets = list(numbers.sheets(shown))
     blocks = [held(sheet, noising, marks) for sheet in sheets]
     nodes = tuple(dict.fromkeys(name for sheet in sheets for name in sheet.maps))
-    nus = [float(nu) for nu in shown["nu"].values]
+    nus = [float(nu) for nu in shown.coords["nu"].values]
     specifications = charts.specifications(nodes, _logarithmic(nus))
     together = [block for sheet, block in zip(sheets, blocks, strict=True) if sheet.example is None]
     # of these the units are few, one number for each example, and always there
@@ -167,7 +167,7 @@ def _kept(blocks: list[Held], others: int) -> list[str]:
 
 
 def _names(tree: xr.DataTree) -> list[str]:
-    return [str(name) for name in tree["example"].values.tolist()]
+    return [str(name) for name in tree.coords["example"].values.tolist()]
 
 
 def _texts(tree: xr.DataTree) -> dict[str, list[str]]:

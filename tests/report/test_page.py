@@ -261,7 +261,7 @@ def test_pictures_are_given_by_name_in_order_or_alone():
 
 
 def test_many_pictures_are_small(monkeypatch):
-    monkeypatch.setattr(pictures, "MOST", 50_000)
+    monkeypatch.setattr(pictures, "MOST", 130_000)
     noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
     texts, _ = pictures.embedded([noise] * 2, lambda number: True)
     assert sum(map(len, texts)) <= pictures.MOST
