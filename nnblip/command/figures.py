@@ -11,6 +11,7 @@ import numpy as np
 
 from nnblip.errors import SettingError, one_of
 from nnblip.plot.catalogue import FIGURES, drawable
+from nnblip.sites import HEADS_NODE
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -65,10 +66,14 @@ def figures(
 
 
 def _kinds(tree: xr.DataTree, name: str, component: str, kind: str | None) -> list[str]:
-    """The kinds of states that a figure is drawn of, each alone; [""] of those that are of no kind."""
+    """The kinds of states that a figure is drawn of, each alone; "" leaves it to the figure."""
     if name not in ("heatmap", "heads"):
-        return [kind or ""]
-    node = tree[component if name == "heatmap" else f"{component}_heads"]
+        if kind:
+            return [kind]
+        nodes = [tree[one] for one in ([component] if component else tree.children)]
+        there = [str(one) for node in nodes if "kind" in node.dims for one in node["kind"].values]
+        return ["" if "block" in there or not there else there[0]]
+    node = tree[component if name == "heatmap" else f"{component}{HEADS_NODE}"]
     there = [str(one) for one in np.ravel(node["kind"].values)]
     return there if kind is None else [kind] * (kind in there)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from nnblip.errors import ResultError, reason
 from nnblip.passes.settings import Settings
-from nnblip.sites import TEXT_COMPONENTS
+from nnblip.sites import HEAD_KINDS, TEXT_COMPONENTS
 from nnblip.storage.folders import made
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ class Traced:
 def names(settings: Settings, where: bool) -> list[str]:
     """The files that a trace will write, as far as that is known before."""
     texts = [name for name in settings.components if name in TEXT_COMPONENTS] if settings.kinds else []
-    maps = [name if kind == settings.kinds[0] else f"{name}_{kind}" for kind in settings.kinds for name in texts]
+    first = next((kind for kind in settings.kinds if kind not in HEAD_KINDS), (*settings.kinds, "")[0])
+    maps = [name if kind == first else f"{name}_{kind}" for kind in settings.kinds for name in texts]
     if settings.kinds and "image_encoder" in settings.components:
         maps.append("image_encoder")
     page = [PAGE] * bool(maps)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 READ_BYTES = 2**30
 #: Where there is no terminal; the tables need no more.
 COLUMNS = 80
+#: Columns of texts.
+TEXTS = ("component", "kind", "token", "says when damaged", "question type", "cell", "edge", "knock out")
 #: Rows of a table of the strongest.
 LONGEST = 10
 COLOURS = {"severe": "bold red", "warning": "yellow", "note": "dim"}
@@ -156,7 +158,11 @@ def _intervals(tree: xr.DataTree, value: str, **settings: Any) -> xr.DataTree:
 
 
 def _table(*columns: str) -> Table:
-    return Table(*columns, box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    """Where 80 columns are too few, texts go on in the next line; numbers do not, and nothing is cut off."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="fold", no_wrap=name not in TEXTS)
+    return table
 
 
 def _bounds(at: xr.Dataset, sign: str = "+", digits: int = 4) -> str:

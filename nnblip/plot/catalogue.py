@@ -59,7 +59,7 @@ FIGURES: dict[str, Kind] = {
     "summary": Kind(summary, "one example on a page: pictures, maps, Γ, what the damage does to the answer", _TEXT),
     "heatmap": Kind(heatmap, "tokens by layers of one component", _TEXT, each=True),
     "heads": Kind(heads, "heads by layers of one component", tuple(n + HEADS_NODE for n in _TEXT), each=True),
-    "gamma": Kind(gamma, "Γ over ν, a line per component", COMPONENTS),
+    "gamma": Kind(gamma, "Γ over ν, a line per component", (*COMPONENTS, *(n + HEADS_NODE for n in _TEXT))),
     "roles": Kind(roles, "roles of words by layers, mean over examples", _TEXT, each=True, many=True),
     "layers": Kind(layers, "profiles over the layers, a line for each type", _TEXT, each=True),
     "sheet": Kind(sheet, "small heatmaps of many examples", _TEXT, each=True, many=True),

@@ -172,7 +172,8 @@ def _rows(tree: xr.DataTree, clean: xr.Dataset, totals: xr.Dataset) -> list[list
         here, probability, texts = (
             one if one is None or "nu" not in one.dims else one.sel(nu=nu) for one in (totals, corrupted, said)
         )
-        rows.append([f"{nu:g}", f"{float(probability):.3f}", _said(here), *[reading.most_said(texts)] * asked])
+        answers = [] if texts is None else [reading.most_said(texts)]
+        rows.append([f"{nu:g}", f"{float(probability):.3f}", _said(here), *answers])
     return rows
 
 

@@ -85,8 +85,10 @@ def test_heads_have_a_table_with_their_numbers_and_a_picture_and_every_kind_is_d
     }  # fmt: skip
     assert main([*words, "block", "mlp_out", "--regions", "4", "--overwrite"]) == 0
     names = {path.name for path in out.iterdir()}
-    assert {f"{part}_{kind}.png" for part in TEXT_COMPONENTS for kind in ("block", "mlp_out")} <= names
+    kinds = ("", "_mlp_out", "_crossattention_head")  # of states before those of heads the first has no name
+    assert {f"{part}{kind}.png" for part in TEXT_COMPONENTS for kind in kinds} <= names
     printed = capsys.readouterr().out
+    assert "…" not in printed  # nothing is cut off
     assert "image_encoder.png" in printed and max(map(len, tables(printed))) <= 80
 
 
