@@ -67,9 +67,9 @@ def test_the_layer_that_reads_the_picture_is_found_and_what_follows_from_it(laye
         "looks": OPEN,  # it has no boxes
         "apart_cut": HOLDS if later else FAILS,
         "apart_alike": HOLDS if later else FAILS,
-        "apart_probe": HOLDS if later else FAILS,
+        "apart_probe": HOLDS if later else OPEN,  # of ten examples all are read, without a picture half of them
         "apart_said": HOLDS if later else FAILS,
-        "carried": FAILS if later else HOLDS,
+        "carried": FAILS if later else OPEN,
         "overridden": HOLDS if later else FAILS,
         "later_suffice": HOLDS if later else FAILS,
         "apart": HOLDS if later else FAILS,
