@@ -101,6 +101,8 @@ def share(part: xr.DataArray, whole: xr.DataArray, level: float = 0.95) -> Mean:
         level: of the interval.
     """
     known = (part.notnull() & whole.notnull()).values
+    if not known.any():
+        return Mean(np.nan, np.nan, np.nan, 0, "no numbers")
     part, whole = (one.reset_coords(drop=True).isel(example=np.flatnonzero(known)) for one in (part, whole))
     nodes = {"clean": whole, "corrupted": xr.zeros_like(whole), "part": part}
     tree = xr.DataTree.from_dict({name: xr.Dataset(dict.fromkeys(VARIABLES, one)) for name, one in nodes.items()})

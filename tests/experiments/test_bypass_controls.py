@@ -1,6 +1,7 @@
 """bypass_controls on models of which the answer is known, and its parts by hand."""
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def performed(plant, out, monkeypatch):
 @pytest.mark.slow
 def test_an_image_that_is_read_once_is_not_read_again(tmp_path, monkeypatch):
     """Read at layer 2 of 4: of the three layers that count the last restores, and frozen cross-attention takes none."""
-    monkeypatch.setattr(controls, "SCALES", (0.2, 0.4))
+    monkeypatch.setattr(controls, "scrambled", lambda *_, **__: None)  # no random weights are found
     run = performed(plant_with(2), tmp_path / "out", monkeypatch)
     tree = nnblip.results.open_result(tmp_path / "out" / "result.zarr")
     assert float(nnblip.total_effect(tree)["corrupted"].probability.mean()) > 0.1
@@ -70,7 +71,8 @@ def test_an_image_that_is_read_once_is_not_read_again(tmp_path, monkeypatch):
     for row, part in rows.items():
         np.testing.assert_allclose(late[row]["question_encoder, all tokens"], part * total, atol=1e-5)
         np.testing.assert_allclose(late[row]["question_encoder"], part * total / 7, atol=1e-5)  # one of seven tokens
-    assert (abs(late["random_weights_cross-attention_frozen"]["question_encoder, all tokens"]) > 1e-7).any()
+    assert "none was found for 8 of 8 examples" in run.summary()
+    assert run.verdicts["computation"] == ("not established", "computation, as a share of the whole: none (no numbers)")
     said = {name: verdict.said for name, verdict in run.verdicts.items()}
     assert said["late"] == said["single"] == said["damaging"] == "holds"
     assert said["reading"] == said["sublayers"] == "fails", "of sublayers, what attention and the MLP add is nothing"
@@ -89,27 +91,37 @@ def test_an_image_that_is_read_once_is_not_read_again(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_where_all_layers_restore_alike_there_is_nothing_to_divide(tmp_path, monkeypatch):
-    """Read at layer 0: every layer has it, later ones no more than earlier ones. And no random weights are found."""
-    monkeypatch.setattr(controls, "scrambled", lambda *_, **__: None)
+    """Read at layer 0: every layer has it, later ones no more than earlier ones."""
+    monkeypatch.setattr(controls, "SCALES", (0.2, 0.4))
     run = performed(plant_with(0, 2), tmp_path / "out", monkeypatch)
     assert run.verdicts["late"].said == "fails" and "rounding" in run.verdicts["late"].because
     for name in ("construction", "reading", "computation", "mostly"):
         assert run.verdicts[name].said == "not established" and "nothing to divide" in run.verdicts[name].because
-    assert "none was found for 2 of 2 examples" in run.summary()
+    random = xr.open_datatree(tmp_path / "out" / "later_minus_earlier.zarr")["random_weights"]
+    assert (abs(random["question_encoder, all tokens"]) > 1e-7).any()
 
 
-def test_what_it_cannot_do_is_refused_before_anything_is_computed(there, monkeypatch, tmp_path):
-    monkeypatch.setattr("nnblip.experiments.run.opened", lambda options, needs: [])
-    monkeypatch.setattr(Options, "load", lambda options: there)
-    monkeypatch.setattr(Run, "choose", lambda run, **_: pytest.fail("it is asked first"))
-    with pytest.raises(SettingError, match="bypass_controls with --remote"):
-        perform(EXPERIMENT, EXPERIMENT.options(tmp_path / "out", n=8))
-    assert not (tmp_path / "out").exists()
+@pytest.mark.parametrize(
+    ("remote", "layers", "noise", "nu", "said"),
+    [
+        (True, 6, "multiplicative", 3.0, "bypass_controls with --remote: its controls need weights"),
+        (False, 6, "mean", 1.0, "noise mean at nu 1: all image embeddings become one"),
+        (False, 2, "mean", 0.7, "a model of 2 layers: expected at least 3"),
+    ],
+)
+def test_what_it_cannot_do_is_refused(remote, layers, noise, nu, said):
+    """Such as noise by which all image embeddings are the mean: whatever a query asks, it reads the same."""
+    text = SimpleNamespace(num_hidden_layers=layers)
+    model = SimpleNamespace(remote=remote, config=SimpleNamespace(text_config=text))
+    run = SimpleNamespace(model=model, options=SimpleNamespace(noise=(noise,), nu=(nu,)))
+    with pytest.raises(SettingError, match=said):
+        MODULE.require(run)
 
 
-def test_noise_that_freezing_cannot_tell_is_refused(model, monkeypatch, tmp_path):
-    """All image embeddings are the mean: whatever a query asks, it reads the same."""
+def test_it_is_refused_before_anything_is_computed(model, monkeypatch, tmp_path):
     monkeypatch.setattr("nnblip.experiments.run.opened", lambda options, needs: [])
     monkeypatch.setattr(Options, "load", lambda options: model)
-    with pytest.raises(SettingError, match="noise mean at nu 1: all image embeddings become one"):
+    monkeypatch.setattr(Run, "choose", lambda run, **_: pytest.fail("it is asked first"))
+    with pytest.raises(SettingError, match="noise mean at nu 1"):
         perform(EXPERIMENT, EXPERIMENT.options(tmp_path / "out", n=8, noise=("mean",), nu=(1.0,)))
+    assert not (tmp_path / "out").exists()

@@ -148,3 +148,4 @@ def test_a_share_is_a_ratio_of_sums():
     assert share(lacking, whole).value == pytest.approx(float(part[known].sum() / whole[known].sum()))
     assert np.isnan(share(part, -whole).value) and "whole below" in share(part, -whole).reason
     assert "too few" in share(part[:5], whole[:5]).reason
+    assert str(share(part * np.nan, whole)) == "none (no numbers)"
