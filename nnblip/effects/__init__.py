@@ -17,7 +17,7 @@ resampling.py   bounds by resampling, on plain arrays
 from nnblip.effects.averages import by_role, by_type, with_roles
 from nnblip.effects.comparisons import compare
 from nnblip.effects.differences import indirect_effect, interaction, knock_out_effect, total_effect
-from nnblip.effects.intervals import MIN_DRAWS, MIN_EXAMPLES, interval
+from nnblip.effects.intervals import interval
 from nnblip.effects.numbers import half_width, mean_interval, mean_of_ratios, ratio_of_means
 from nnblip.effects.picking import Picked, picked
 from nnblip.effects.planning import draws_needed, examples_needed
@@ -25,9 +25,7 @@ from nnblip.effects.ranking import SiteEffect, strongest, structural
 from nnblip.effects.shares import ESTIMATORS, THRESHOLD, gamma, relevance, thresholds
 
 __all__ = [
-    "ESTIMATORS", "MIN_DRAWS", "MIN_EXAMPLES", "THRESHOLD", "Picked", "SiteEffect", "by_role", "by_type", "compare",
-    "draws_needed", "examples_needed", "gamma", "half_width", "indirect_effect", "interaction", "interval",
-    "knock_out_effect", "mean_interval", "mean_of_ratios", "picked", "ratio_of_means", "relevance", "strongest",
-    "structural",
-    "thresholds", "total_effect", "with_roles",
+    "ESTIMATORS", "THRESHOLD", "Picked", "SiteEffect", "by_role", "by_type", "compare", "draws_needed",
+    "examples_needed", "gamma", "half_width", "indirect_effect", "interaction", "interval", "knock_out_effect",
+    "mean_interval", "mean_of_ratios", "picked", "ratio_of_means", "relevance", "strongest", "structural",
 ]  # fmt: skip

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from nnblip import effects
 from nnblip.effects import reading
+from nnblip.effects.intervals import MIN_EXAMPLES
 from nnblip.errors import ResultError, SettingError, one_of, visible
 from nnblip.plot import words
 from nnblip.plot.around import UNDEFINED, Panel
@@ -67,7 +68,7 @@ def roles(
     few = np.zeros(numbers.shape, bool)
     if cells.examples:
         labels = [f"{label} ({count})" for label, count in zip(labels, units.max(1), strict=True)]
-        few = np.isfinite(numbers) & (units < effects.MIN_EXAMPLES)
+        few = np.isfinite(numbers) & (units < MIN_EXAMPLES)
         few &= not few[np.isfinite(numbers)].all()  # then a note says it of all
     layers = [str(layer) for layer in node["layer"].values]
     down = "role of the word (examples)" if cells.examples else "role of the word"

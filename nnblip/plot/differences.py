@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from nnblip import effects
 from nnblip.effects import reading
+from nnblip.effects.intervals import MIN_EXAMPLES
 from nnblip.errors import ResultError, one_of, visible
 from nnblip.plot import words
 from nnblip.plot.averages import framed_roles, one_map
@@ -105,7 +106,7 @@ def difference(
         ]
     with np.errstate(invalid="ignore"):
         hatched, sure = (low <= 0) & (high >= 0), p < 1 - level
-    few = np.isfinite(numbers) & (np.minimum(n_a, n_b) < effects.MIN_EXAMPLES)
+    few = np.isfinite(numbers) & (np.minimum(n_a, n_b) < MIN_EXAMPLES)
     notes = ["no intervals: too few examples: at least 8"] if few[np.isfinite(numbers)].all() else []
     notes += [f"{few.sum()} cells without interval: too few examples: at least 8"] if few.any() and not notes else []
     given = np.zeros(numbers.shape, bool)

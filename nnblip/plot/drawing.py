@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from nnblip import effects
 from nnblip.effects import reading
+from nnblip.effects.intervals import MIN_EXAMPLES
 from nnblip.errors import SettingError, visible
 from nnblip.plot import words
 from nnblip.plot.around import Below, Panel
@@ -89,7 +90,7 @@ def marks_of(grid: Grid, over: str, level: float) -> list[tuple[str, str]]:
     found = [
         ("hatched", grid.hatched, f"{100 * level:g} % interval over {over} includes 0"),
         ("framed", grid.framed, "restores by construction"),
-        ("few", grid.few, f"fewer than {effects.MIN_EXAMPLES} examples, no interval"),
+        ("few", grid.few, f"fewer than {MIN_EXAMPLES} examples, no interval"),
         ("grey", ~np.isfinite(grid.numbers), "no value"),
     ]
     return [(sign, said) for sign, cells, said in found if cells is not None and cells.any()]
