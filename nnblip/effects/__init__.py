@@ -28,4 +28,5 @@ __all__ = [
     "ESTIMATORS", "THRESHOLD", "Picked", "SiteEffect", "by_role", "by_type", "compare", "draws_needed",
     "examples_needed", "gamma", "half_width", "indirect_effect", "interaction", "interval", "knock_out_effect",
     "mean_interval", "mean_of_ratios", "picked", "ratio_of_means", "relevance", "strongest", "structural",
+    "thresholds", "total_effect", "with_roles",
 ]  # fmt: skip
