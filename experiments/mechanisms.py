@@ -46,7 +46,6 @@ from nnblip.experiments.figures import STYLES, legend, tidy
 from nnblip.experiments.numbers import SHARE, Mean, intervals_are, mean
 from nnblip.experiments.texts import table
 from nnblip.paths import Edge
-from nnblip.tracing.circuits import circuit_scores, circuit_trace
 
 SUBLAYERS = ("attention_out", "crossattention_out", "mlp_out")
 VALUE = "logit_difference"
@@ -75,7 +74,7 @@ class Asker:
         """Circuits of these sizes, each part of the one before, as places of edges, the strongest first."""
         found, kept = [], np.ones(len(edges), bool)
         for size in sizes:
-            scores = circuit_scores(self.model, examples, edges, kept=kept.tolist(), steps=STEPS, **self.asked)
+            scores = nnblip.circuit_scores(self.model, examples, edges, kept=kept.tolist(), steps=STEPS, **self.asked)
             numbers = np.where(kept, scores.mean("example").values, -np.inf)
             # what brings nothing, or less, is left out before what brings something
             order = np.argsort(-numbers, kind="stable")
@@ -89,7 +88,7 @@ class Asker:
         """(example, circuit): the share of the effect that circuits, of places of edges, bring back or take away."""
         named = {str(number): [edges[place] for place in one] for number, one in enumerate(circuits)}
         direction = "noising" if noising else "denoising"
-        tree = circuit_trace(self.model, examples, named, direction=direction, **self.asked)
+        tree = nnblip.circuit_trace(self.model, examples, named, direction=direction, **self.asked)
         return nnblip.relevance(tree)["circuits"][VALUE].isel(nu=0, drop=True).reset_coords(drop=True)
 
 

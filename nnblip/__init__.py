@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nnblip.sweeps.sweep import sweep
     from nnblip.tracing.attention import attention
     from nnblip.tracing.attribution import attribution_trace
+    from nnblip.tracing.circuits import circuit_scores, circuit_trace
     from nnblip.tracing.jobs import Job
     from nnblip.tracing.lens import lens
     from nnblip.tracing.pointing import pointing
@@ -50,6 +51,8 @@ _NAMES = {
     "attention": "tracing.attention",
     "attribution_trace": "tracing.attribution",
     "causal_trace": "tracing.trace",
+    "circuit_scores": "tracing.circuits",
+    "circuit_trace": "tracing.circuits",
     "diagnose": "diagnosis",
     "gamma": "effects",
     "indirect_effect": "effects",
@@ -66,9 +69,9 @@ _NAMES = {
 _ORIGINALS = {"open": "open_result"}
 __all__ = [
     "BlipVQA", "Edge", "Example", "Job", "NnblipError", "NnblipWarning", "RemoteError", "Site", "attention",
-    "attribution_trace", "causal_trace", "datasets", "demo", "diagnose", "effects", "gamma", "indirect_effect",
-    "knock_out", "lens", "noise", "open", "planted", "plot", "pointing", "relevance", "report", "results", "save",
-    "sites", "sweep", "total_effect",
+    "attribution_trace", "causal_trace", "circuit_scores", "circuit_trace", "datasets", "demo", "diagnose", "effects",
+    "gamma", "indirect_effect", "knock_out", "lens", "noise", "open", "planted", "plot", "pointing", "relevance",
+    "report", "results", "save", "sites", "sweep", "total_effect",
 ]  # fmt: skip
 
 

@@ -10,7 +10,6 @@ from nnblip import sites
 from nnblip.errors import NnblipError, SettingError, SiteError
 from nnblip.paths import Edge, place
 from nnblip.results import VARIABLES
-from nnblip.tracing.circuits import circuit_scores, circuit_trace
 
 SUBLAYERS = ("attention_out", "crossattention_out", "mlp_out")
 
@@ -51,7 +50,7 @@ def test_all_edges_are_the_clean_run_none_the_corrupted_and_one_with_its_company
     effects = nnblip.indirect_effect(single)["edges"].logit_difference
     assert float(abs(effects).max()) > 0.05, "there is something to be seen"
     circuits = {"all": every, "none": [], **{str(edge): with_its_company(edge, every) for edge in some}}
-    tree = circuit_trace(model, [example], circuits, nu=5, draws=2, progress=False)
+    tree = nnblip.circuit_trace(model, [example], circuits, nu=5, draws=2, progress=False)
     found = tree["circuits"].to_dataset()
     assert found["edges"].sel(circuit="all").item() == len(every)
     for name in VARIABLES:
@@ -68,9 +67,9 @@ def test_scores_add_up_to_what_a_circuit_brings(model, example):
     half = np.random.default_rng(1).random(len(every)) < 0.7
     for kept in (None, half.tolist()):
         asked = dict(nu=1.0, draws=1, noise="mean", progress=False)
-        scores = circuit_scores(model, [example], every, kept=kept, steps=16, **asked)
+        scores = nnblip.circuit_scores(model, [example], every, kept=kept, steps=16, **asked)
         circuit = every if kept is None else [edge for edge, there in zip(every, kept, strict=True) if there]
-        tree = circuit_trace(model, [example], {"it": circuit}, **asked)
+        tree = nnblip.circuit_trace(model, [example], {"it": circuit}, **asked)
         brought = (tree["circuits"].logit_difference - tree["corrupted"].logit_difference).values.item()
         assert abs(brought) > 0.5
         assert float(scores.sum()) == pytest.approx(brought, rel=0.05)
@@ -81,7 +80,7 @@ def test_scores_add_up_to_what_a_circuit_brings(model, example):
 @pytest.mark.slow
 def test_noising_goes_from_the_clean_run_to_the_corrupted_one(model, example):
     every = every_edge(model, example, regions=1)
-    tree = circuit_trace(
+    tree = nnblip.circuit_trace(
         model, [example], {"all": every, "none": []}, nu=5, draws=1, direction="noising", progress=False
     )
     both = tree["circuits"].logit_difference.values[0, 0, 0]
@@ -99,7 +98,7 @@ def test_a_planted_circuit_alone_brings_the_whole_answer_and_no_edge_of_it_can_b
     circuit = [edge for edge in whole if edge.sender[0].kind != "block" or edge.reads == "image_encoder"]
     circuits = {"it": circuit} | {str(edge): [one for one in circuit if one != edge] for edge in circuit}
     asked = dict(nu=1.0, draws=1, noise="swap", progress=False)
-    tree = circuit_trace(plant.model, plant.examples, circuits, **asked)
+    tree = nnblip.circuit_trace(plant.model, plant.examples, circuits, **asked)
     faithful = nnblip.relevance(tree)["circuits"].probability.isel(example=0, nu=0).values
     assert faithful[0] == pytest.approx(1, abs=1e-6)
     assert (faithful[1:] < 0.5).all()
@@ -115,11 +114,11 @@ def test_bad_circuits_are_refused(model, example):
         sites.Site("question_encoder", "mlp_out", 0, 40), sites.Site("question_encoder", "mlp_out", 1, 40), "mlp"
     )
     with pytest.raises(SiteError, match="circuits are of whole sublayers"):
-        circuit_trace(model, [example], {"a": [head]}, draws=1)
+        nnblip.circuit_trace(model, [example], {"a": [head]}, draws=1)
     with pytest.raises(SiteError, match="token 40"):
-        circuit_trace(model, [example], {"a": [late]}, draws=1)
+        nnblip.circuit_trace(model, [example], {"a": [late]}, draws=1)
     for bad in ({}, [], None):
         with pytest.raises(SettingError, match="expected edges by the name of each circuit"):
-            circuit_trace(model, [example], bad, draws=1)
+            nnblip.circuit_trace(model, [example], bad, draws=1)
     with pytest.raises(NnblipError, match="expected one for each"):
-        circuit_scores(model, [example], [late], kept=[True, False])
+        nnblip.circuit_scores(model, [example], [late], kept=[True, False])
