@@ -72,7 +72,7 @@ ADDED = ("attention_out", "crossattention_out", "mlp_out")
 CUT, BY = ("image_to_question", "question_to_question", "question_to_answer"), ("mask", "mean")
 #: Effects on P(answer) up to this are rounding in float32.
 NOTHING = 1e-5
-FROZEN = {"freeze": ("crossattention",)}
+FROZEN: dict[str, Any] = {"freeze": ("crossattention",)}
 #: Of what other states are restored. All words of a question in another order are the same to all that reads them.
 LENT = {"example": (TOGETHER, QUESTION), "token": (QUESTION,), "random": (TOGETHER, QUESTION)}
 #: Rows of the table of controls.
@@ -289,12 +289,15 @@ def require(run: Run) -> int:
 def run(run: Run) -> None:
     half = require(run) // 2
     examples = [example for group in run.choose(by_type=False) for example in group.examples]
-    families = [sites.knock_outs(name, "all", "all", sorted({1, half}), by) for name in CUT for by in BY]
+    families: list[Any] = [sites.knock_outs(name, "all", "all", sorted({1, half}), by) for name in CUT for by in BY]
     families += [sites.edges(component=QUESTION, inputs=("key", "value")), sites.edges(senders="block")]
     together = [sites.all_tokens(kind=kind) for kind in ("block", *ADDED)]
     tree = run.sweep("result", examples, kinds=("block", *ADDED), cells=[*together, *families])
     frozen = run.sweep("frozen", examples, kinds=("block",), cells=together[:1], **FROZEN)
-    every = {"freeze": ("attention", "crossattention", "mlp_out"), "cells": [sites.all_tokens(kind="block_input")]}
+    every: dict[str, Any] = {
+        "freeze": ("attention", "crossattention", "mlp_out"),
+        "cells": [sites.all_tokens(kind="block_input")],
+    }
     stream = run.sweep("stream", examples, kinds=("block_input",), **every)
     noising = run.sweep("noising", examples, kinds=("block",), cells=together[:1], direction="noising")
     total = total_of(tree)
