@@ -81,7 +81,10 @@ def test_chance_is_what_a_permutation_test_of_pairings_says():
     assert 0.005 < other.pvalue < 0.5
     assert found.p == pytest.approx(other.pvalue, abs=0.03)
     assert found.high == pytest.approx(np.quantile(other.null_distribution, 0.95), abs=0.05)
-    assert chance(x, x, 999).p == pytest.approx(1 / 1000)
+
+
+def test_the_least_p_is_that_of_the_pairing_itself(pair):
+    assert chance(*pair, permutations=999).p == pytest.approx(1 / 1000)
 
 
 def test_pseudovalues_leave_each_example_out_once(pair):
