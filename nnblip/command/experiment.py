@@ -6,16 +6,12 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
-
-from nnblip.errors import InputError, told, visible
+from nnblip.command.options import Flag, Many, Whole, say
+from nnblip.errors import InputError, told
 
 if TYPE_CHECKING:
     from nnblip.experiments import Run
 
-Many = Parameter(consume_multiple=True, negative_iterable="")
-Flag = Annotated[bool, Parameter(negative="")]
-Whole = Annotated[int, Parameter(converter=lambda _, tokens: _whole(tokens[0].value))]
 #: Where they are written if nothing else is said, each in a folder of its own.
 OUT = Path("nnblip-experiments")
 
@@ -105,14 +101,6 @@ def experiment(
     return None
 
 
-def _whole(text: str) -> int:
-    """As cyclopts reads numbers, which takes "1.5" for 2."""
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f"{told(text)}, expected a whole number") from None
-
-
 def _list() -> None:
     from nnblip.experiments import index
 
@@ -140,5 +128,5 @@ def _all(out: Path, device: str) -> None:
 def _done(run: Run) -> None:
     from nnblip.experiments.run import files
 
-    print(visible(run.summary()))
-    print(visible(f"Wrote {run.out}: {', '.join(path.name for path in files(run.out))}"))
+    say(run.summary())
+    say(f"Wrote {run.out}: {', '.join(path.name for path in files(run.out))}")

@@ -37,7 +37,7 @@ def sweep(
     ----------
     dataset
         easy-vqa, scenes, cocoqa:FOLDER, palit:FILE.csv, vqa2:QUESTIONS.json,ANNOTATIONS.json, gqa:FILE.json,
-        clevr:FILE.csv or table:FILE.
+        clevr:FILE or table:FILE.
     images
         Folder of its pictures, or "download" to fetch them from the data set's public addresses.
     n

@@ -204,8 +204,8 @@ def test_a_noised_run_is_not_called_restored():
 # ---- what is marked ----------------------------------------------------------------------------
 
 
-def crossing(tree, name, **where):
-    found = effects.interval(tree, "indirect_effect")[name].to_dataset().sel(**where).squeeze()
+def crossing(tree, name, value="indirect_effect", **where):
+    found = effects.interval(tree, value)[name].to_dataset().sel(**where).squeeze()
     found = found.transpose("token", "layer")
     return (found.low <= 0).values & (found.high >= 0).values
 
@@ -219,10 +219,11 @@ def test_cells_whose_interval_includes_0_are_hatched_and_no_others():
         0.1, 0.1, (1, 1, 12, 2, 2, 13)
     )
     wanted = crossing(tree, "question_encoder", kind="block")
+    shares = crossing(tree, "question_encoder", "relevance", kind="block")  # a ratio has an interval of its own
     assert 5 < wanted.sum() < wanted.size - 5
     for value in plot.VALUES:
         figure = plot.heatmap(tree, "question_encoder", value=value)
-        np.testing.assert_array_equal(marked(figure.axes[0], "hatched"), wanted)
+        np.testing.assert_array_equal(marked(figure.axes[0], "hatched"), shares if value == "relevance" else wanted)
         assert "95 % interval over draws includes 0" in legend_of(render(figure))
         assert "Hatched: cells of which the 95 % interval" in plot.caption(figure)
     wider = marked(plot.heatmap(tree, "question_encoder", level=0.999).axes[0], "hatched")
