@@ -19,7 +19,7 @@ from nnblip.plot.looking import attention
 from nnblip.plot.maps import STYLES, heads, heatmap
 from nnblip.plot.pictures import picture
 from nnblip.plot.sheets import sheet
-from nnblip.plot.summary import summary
+from nnblip.plot.summaries import summary
 from nnblip.plot.words import VALUES
 
 __all__ = [

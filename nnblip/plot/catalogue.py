@@ -20,7 +20,7 @@ from nnblip.plot.looking import attention
 from nnblip.plot.maps import heads, heatmap
 from nnblip.plot.pictures import picture
 from nnblip.plot.sheets import sheet
-from nnblip.plot.summary import summary
+from nnblip.plot.summaries import summary
 from nnblip.sites import CELLS_NODE, COMPONENTS, EDGES_NODE, HEADS_NODE, KNOCK_OUTS_NODE
 
 
