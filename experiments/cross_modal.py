@@ -227,10 +227,12 @@ def looking(run: Run, looks: xr.Dataset, parts: dict[str, range]) -> None:
 
 def tells(run: Run, alike: xr.Dataset, probes: xr.Dataset, said: xr.DataArray, lens: xr.DataArray) -> None:
     """Tables of CKA, probes and lens by layer."""
-    cells = {(at, pair): alike.sel(pair=pair, layer=at) for at in alike.layer.values for pair in alike.pair.values}
-    corrected = claims.holm({f"{at} {pair}": float(one.p) for (at, pair), one in cells.items()})
-    text = {place: mean(one["values"], SHARE).bare for place, one in cells.items()}
-    for at, pair in cells:
+    compared_at = {
+        (at, pair): alike.sel(pair=pair, layer=at) for at in alike.layer.values for pair in alike.pair.values
+    }
+    corrected = claims.holm({f"{at} {pair}": float(one.p) for (at, pair), one in compared_at.items()})
+    text = {place: mean(one["values"], SHARE).bare for place, one in compared_at.items()}
+    for at, pair in compared_at:
         if text[at, pair] and not corrected[f"{at} {pair}"] < ALPHA:
             text[at, pair] += " (as by chance)"
     rows = [["layer", *alike.pair.values]]

@@ -60,13 +60,13 @@ def readouts(
                 found = torch.stack([
                     torch.stack([layer.attention.output[0], layer.crossattention.add_norm.dense.output, layer.output])
                     for layer in model.question_encoder.layer
-                ]).save()  # fmt: skip
+                ]).save()  # type: ignore[attr-defined]  # fmt: skip
             with model.corrupt(clean, nu, seed=seed, noise=noise):
-                damaged = torch.stack([layer.output for layer in model.question_encoder.layer]).save()
+                damaged = torch.stack([layer.output for layer in model.question_encoder.layer]).save()  # type: ignore[attr-defined]
             with model.clean(other):
-                elsewhere = torch.stack([layer.output for layer in model.question_encoder.layer]).save()
+                elsewhere = torch.stack([layer.output for layer in model.question_encoder.layer]).save()  # type: ignore[attr-defined]
             with model.clean(example, knock_out=nothing):
-                alone = torch.stack([layer.output for layer in model.question_encoder.layer]).save()
+                alone = torch.stack([layer.output for layer in model.question_encoder.layer]).save()  # type: ignore[attr-defined]
         stream, adds, block = found.float().cpu().numpy()[:, :, 0].swapaxes(0, 1)
         every.append(np.stack([block, *(one[:, 0].float().cpu().numpy() for one in (damaged, elsewhere, alone))]))
         added.append((np.linalg.norm(adds, axis=-1) / np.linalg.norm(stream, axis=-1)).mean(-1))

@@ -43,7 +43,7 @@ def run(plant: nnblip.plants.Plant, folder: Any, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Options, "load", lambda self: plant.model)
     monkeypatch.setattr(nnblip.experiments.run, "opened", lambda *_: [Source("plant", dataset, list(dataset))])
     experiment = replace(index.load("cross_modal"), least=8)
-    perform(experiment, experiment.options(folder, n=10, nu=(3.0,), draws=3))
+    perform(experiment, experiment.options(folder, n=10, nu=(3.0,), draws=2))
     return (folder / "summary.md").read_text(), json.loads((folder / "claims.json").read_text())
 
 
