@@ -204,10 +204,17 @@ def test_a_misspelt_noise_suggests_the_nearest(given):
         get_noise(given)
 
 
-@pytest.mark.parametrize("given", ["", "xyzzy", None, 5, object(), Scale, Blackout, ["additive"], {"name": "scale"}])
+@pytest.mark.parametrize("given", ["", "xyzzy", None, 5, object(), Scale, Blackout, {"name": "scale"}])
 def test_what_is_no_noise_is_refused_and_the_names_are_listed(given):
     with pytest.raises(NnblipError, match="multiplicative, additive, uniform, scale"):
         get_noise(given)
+
+
+def test_several_noises_are_for_a_trace():
+    with pytest.raises(
+        NnblipError, match=r"noise \['additive'\]: expected one here; several at once are for causal_trace"
+    ):
+        get_noise(["additive"])
 
 
 @pytest.mark.parametrize("nu", [0, 5, 2.5, np.float32(0.5), np.int64(3), np.float64(10)])

@@ -131,10 +131,12 @@ class Dataset:
     def _examples(self) -> list[Example]:
         """All that can be used, read once and kept; the problems are told of by whoever iterates."""
         if self._read is None:
-            read = list(self._checked())
+            read: list[Example | Problem] = []
+            for row in self._checked():
+                if isinstance(row, Problem) and self.strict:
+                    raise InputError(f"{row} (strict=False would skip it)")
+                read.append(row)
             bad = [row for row in read if isinstance(row, Problem)]
-            if bad and self.strict:
-                raise InputError(f"{bad[0]} (strict=False would skip it)")
             self._read, self.problems = read, [*self._known, *bad]
             self._kept = [row for row in read if isinstance(row, Example)]
         return self._kept

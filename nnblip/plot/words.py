@@ -77,7 +77,7 @@ def chosen_example(tree: xr.DataTree, example: str | None) -> xr.DataTree:
     Raises:
         NnblipError: for several noises, or an example that is not there.
     """
-    if "noise" in tree.dims:
+    if "noise" in reading.root_of(tree).dims:
         names = tree.coords["noise"].values.tolist()
         raise SettingError(f"the result has the noises {', '.join(map(str, names))}: choose one, tree.sel(noise=...).")
     return tree if example is None and tree.sizes.get("example", 1) > 1 else reading.choose(tree, "example", example)

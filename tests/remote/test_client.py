@@ -167,7 +167,7 @@ def test_what_travels_is_computed_from_the_imports_and_stays_below_the_server():
     folders = {name.split(".")[1] for name in found if name.count(".")}
     assert folders <= {
         "errors", "states", "noise", "roles", "edges", "paths", "sites", "examples", "blip", "passes", "runs", "remote",
-        "model",
+        "model", "shown", "words",
     }  # fmt: skip
     assert [name for name in found if name.startswith("nnblip.remote.")] == ["nnblip.remote.errand"]
     for place, (name, text) in enumerate(found.items()):
