@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -31,11 +32,11 @@ def likeness(states: xr.DataArray) -> xr.Dataset:
         "same words, no picture": (run["clean"], run["no picture"]),
         "same words, damaged picture": (run["clean"], run["damaged picture"]),
     }
-    found: dict[str, list[list[object]]] = {name: [] for name in ("cka", "values", "p", "chance")}
+    found: dict[str, list[list[Any]]] = {name: [] for name in ("cka", "values", "p", "chance")}
     for a, b in pairs.values():
         each = [(a[:, layer], b[:, layer]) for layer in range(a.shape[1])]
         nulls = [chance(*one) for one in each]
-        rows = ([linear_cka(*one) for one in each], [pseudovalues(*one) for one in each],
+        rows: tuple[list[Any], ...] = ([linear_cka(*one) for one in each], [pseudovalues(*one) for one in each],
                 [one.p for one in nulls], [one.high for one in nulls])  # fmt: skip
         for name, row in zip(found, rows, strict=True):
             found[name].append(list(row))

@@ -96,7 +96,7 @@ def _read(model: BlipVQA, examples: Sequence[Example]) -> Iterator[xr.Dataset]:
         tree = attention(
             model, some, components=["question_encoder"], kinds=["crossattention"], grad_cam=False, progress=False
         )
-        node = tree["question_encoder/crossattention"]
+        node = tree["question_encoder/crossattention"].to_dataset()
         grid = tuple(node.attrs["grid"])
         weights, roles = node["attention"].values, node["role"].values
         for each in zip(weights, roles, map(boxes_of, some), strict=True):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import nnsight
 import numpy as np
 import torch
 import xarray as xr
@@ -57,16 +58,16 @@ def readouts(
         other = replace(example, image=examples[(number + 1) % len(examples)].image, partner=None)
         with torch.no_grad():  # blocks with nothing of this file in them: a server does not have it
             with model.clean(example) as clean:
-                found = torch.stack([
+                found = nnsight.save(torch.stack([
                     torch.stack([layer.attention.output[0], layer.crossattention.add_norm.dense.output, layer.output])
                     for layer in model.question_encoder.layer
-                ]).save()  # fmt: skip
+                ]))  # fmt: skip
             with model.corrupt(clean, nu, seed=seed, noise=noise):
-                damaged = torch.stack([layer.output for layer in model.question_encoder.layer]).save()
+                damaged = nnsight.save(torch.stack([layer.output for layer in model.question_encoder.layer]))
             with model.clean(other):
-                elsewhere = torch.stack([layer.output for layer in model.question_encoder.layer]).save()
+                elsewhere = nnsight.save(torch.stack([layer.output for layer in model.question_encoder.layer]))
             with model.clean(example, knock_out=nothing):
-                alone = torch.stack([layer.output for layer in model.question_encoder.layer]).save()
+                alone = nnsight.save(torch.stack([layer.output for layer in model.question_encoder.layer]))
         stream, adds, block = found.float().cpu().numpy()[:, :, 0].swapaxes(0, 1)
         every.append(np.stack([block, *(one[:, 0].float().cpu().numpy() for one in (damaged, elsewhere, alone))]))
         added.append((np.linalg.norm(adds, axis=-1) / np.linalg.norm(stream, axis=-1)).mean(-1))
