@@ -67,8 +67,9 @@ ALL = "all layers"
 def attended(run: Run, examples: Sequence[nnblip.Example]) -> xr.Dataset:
     """Cross-attention and Grad-CAM, means over the question's tokens (example, layer, head, patch)."""
     tree = nnblip.attention(run.model, examples, [ENCODER], kinds=["crossattention"], progress=False)
-    node = tree[f"{ENCODER}/crossattention"].to_dataset(inherit=True)[list(MAPS)]
-    return node.mean("token").isel(source=slice(1, None)).rename(source="patch").drop_vars("source_text")
+    node: Any = tree[f"{ENCODER}/crossattention"]
+    maps = node.to_dataset(inherit=True)[list(MAPS)]
+    return maps.mean("token").isel(source=slice(1, None)).rename(source="patch").drop_vars("source_text")
 
 
 def of_regions(run: Run, examples: Sequence[nnblip.Example]) -> xr.Dataset:
@@ -85,7 +86,7 @@ def of_regions(run: Run, examples: Sequence[nnblip.Example]) -> xr.Dataset:
                 run.model, [example], nu=o.nu[0], draws=o.draws, noise=o.noise[0], seed=o.seed, cells=cells,
                 direction=direction, progress=False,
             )  # fmt: skip
-            effect = nnblip.indirect_effect(tree)["cells"][VALUE].mean("draw")
+            effect = nnblip.indirect_effect(tree)["cells"].to_dataset()[VALUE].mean("draw")
             found[row, number, : len(cells)] = effect.values.ravel()
     dims = ("example", "region")
     return xr.Dataset(
@@ -294,13 +295,14 @@ def run(run: Run) -> None:
 
     region = in_parts(run, "regions", of_regions, examples)
     rows = [["", "the object", "random regions, mean", "difference"]]
-    total = nnblip.total_effect(nnblip.results.open_result(run.out / "causal.zarr"))["corrupted"][VALUE].isel(nu=0)
+    damage = nnblip.total_effect(nnblip.results.open_result(run.out / "causal.zarr"))["corrupted"]
+    total = damage.to_dataset()[VALUE].isel(nu=0)
     for name in ("restored", "lost"):
-        data = region[name]
-        elsewhere = data.isel(region=slice(1, None)).mean("region")
-        more = mean(data.isel(region=0) - elsewhere)
+        effect = region[name]
+        elsewhere = effect.isel(region=slice(1, None)).mean("region")
+        more = mean(effect.isel(region=0) - elsewhere)
         told = f"{name}, {VALUE.replace('_', ' ')}"
-        rows.append([told, str(mean(data.isel(region=0))), str(mean(elsewhere)), str(more)])
+        rows.append([told, str(mean(effect.isel(region=0))), str(mean(elsewhere)), str(more)])
         run.claim(name, above(more, 0, "the object's region minus random ones"))
     room = int(region["lost"].isel(region=1).notnull().sum())
     run.section(

@@ -248,8 +248,8 @@ def tells(run: Run, alike: xr.Dataset, probes: xr.Dataset, said: xr.DataArray, l
     rows = [["layer", *tasks, "selectivity"]]
     selective = probes.right.sel(task="answer") - probes.right.sel(task="control")
     for layer in probes.layer.values:
-        cells = [mean(one.sel(layer=layer), (0, 1)).bare for one in probes.right]
-        rows.append([str(layer), *cells, mean(selective.sel(layer=layer)).bare])
+        right = [mean(one.sel(layer=layer), (0, 1)).bare for one in probes.right]
+        rows.append([str(layer), *right, mean(selective.sel(layer=layer)).bare])
     run.section(
         "What linear probes read",
         "Of which share of examples a probe that has not seen them reads it out of the mean over tokens. The control"
@@ -261,8 +261,8 @@ def tells(run: Run, alike: xr.Dataset, probes: xr.Dataset, said: xr.DataArray, l
     rows = [["layer", "P(answer) by the decoder lens", "share of what the picture brings", "says what the last says"]]
     for layer in said.layer.values:
         agreed = float((said.said.sel(layer=layer) == said.said.isel(layer=-1)).mean())
-        cells = [mean(said.sel(layer=layer), (0, 1)).bare, share(lens.sel(layer=layer)).bare]
-        rows.append([str(layer), *cells, f"{agreed:.2f}"])
+        brought = [mean(said.sel(layer=layer), (0, 1)).bare, share(lens.sel(layer=layer)).bare]
+        rows.append([str(layer), *brought, f"{agreed:.2f}"])
     run.section(
         "What the decoder says of each layer",
         "The answer decoder reads the states of a layer in place of the last one's (`nnblip.lens`). What the picture"

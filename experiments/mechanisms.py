@@ -179,7 +179,7 @@ def write_circuit(run: Run, name: str, edges: Sequence[Edge], chosen: np.ndarray
     with (run.out / f"circuit_{name}.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([*(f"sender_{end}" for end in ends), *(f"receiver_{end}" for end in ends), "input"])
-        for place in sorted(np.flatnonzero(chosen), key=lambda place: rank[place]):
+        for place in sorted(np.flatnonzero(chosen).tolist(), key=lambda place: rank[place]):
             edge = edges[place]
             first = edge.sender[0]
             tokens = " ".join(str(site.token) for site in edge.sender)

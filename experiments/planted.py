@@ -278,11 +278,11 @@ def run(run: Run) -> None:
 
 
 def _mean(found: xr.Dataset, name: str) -> Mean:
-    return mean(found["auroc"].sel(method=name, drop=True).rename(plant="example").reset_coords(drop=True), (0, 1))
+    return mean(found["auroc"].sel({"method": name}, drop=True).rename(plant="example").reset_coords(drop=True), (0, 1))
 
 
 def _gap(found: xr.Dataset, one: str, other: str, level: float) -> Mean:
-    a, b = (found["auroc"].sel(method=name, drop=True).rename(plant="example").reset_coords(drop=True)
+    a, b = (found["auroc"].sel({"method": name}, drop=True).rename(plant="example").reset_coords(drop=True)
             for name in (one, other))  # fmt: skip
     return mean(a - b, (-1, 1), level)
 
@@ -290,7 +290,7 @@ def _gap(found: xr.Dataset, one: str, other: str, level: float) -> Mean:
 def _exactly(found: xr.Dataset) -> Verdict:
     """Whether every exact method finds all that its question can show, in every plant: no statistics, all of them."""
     exacts = [name for name, method in METHODS.items() if method.exact]
-    numbers = found["auroc_of_shown"].sel(method=exacts)
+    numbers = found["auroc_of_shown"].sel({"method": exacts})
     missed = int((numbers < EXACT).sum())
     least = float(numbers.min())
     told = f"{numbers.size - missed} of {numbers.size} pairs of method and plant have AUROC 1; the least is {least:.3f}"
@@ -299,7 +299,7 @@ def _exactly(found: xr.Dataset) -> Verdict:
 
 def _whole(found: xr.Dataset) -> Verdict:
     """Whether the whole plant is found by restoring or by damaging."""
-    best = found["auroc"].sel(method=["edges, restored", "edges, damaged"]).max("method")
+    best = found["auroc"].sel({"method": ["edges, restored", "edges, damaged"]}).max("method")
     lacking = sorted({str(kind) for kind in best["kind"].values[best.values < EXACT]})
     told = f"not for {', '.join(lacking)}" if lacking else f"all {best.size} plants, by edges"
     return Verdict(FAILS if lacking else HOLDS, told)

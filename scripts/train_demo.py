@@ -507,7 +507,7 @@ def draw_example(model: Any, path: Path) -> None:
     from nnblip.passes.settings import Settings
 
     example = nnblip.demo.examples()[SCENE]
-    asked = dict(nu=(0.3, 0.4, 0.5), draws=20, noise="shuffle", noise_at="patch_embeds")
+    asked: dict[str, Any] = dict(nu=(0.3, 0.4, 0.5), draws=20, noise="shuffle", noise_at="patch_embeds")
     tree = with_said(model, example, Settings.of(**asked), nnblip.causal_trace(model, [example], **asked))
     looks = nnblip.attention(model, [example], ["question_encoder"], kinds=["crossattention"])
     figure = nnblip.plot.summary(tree, nnblip.pointing(model, [example]), looks, example.image, nu=0.5)

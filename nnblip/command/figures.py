@@ -70,10 +70,10 @@ def _kinds(tree: xr.DataTree, name: str, component: str, kind: str | None) -> li
     if name not in ("heatmap", "heads"):
         if kind:
             return [kind]
-        nodes = [tree[one] for one in ([component] if component else tree.children)]
+        nodes: list[Any] = [tree[one] for one in ([component] if component else tree.children)]
         there = [str(one) for node in nodes if "kind" in node.dims for one in node["kind"].values]
         return ["" if "block" in there or not there else there[0]]
-    node = tree[component if name == "heatmap" else f"{component}{HEADS_NODE}"]
+    node: Any = tree[component if name == "heatmap" else f"{component}{HEADS_NODE}"]
     there = [str(one) for one in np.ravel(node["kind"].values)]
     return there if kind is None else [kind] * (kind in there)
 

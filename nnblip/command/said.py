@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,6 +34,6 @@ def with_said(model: BlipVQA, example: Example, settings: Settings, tree: xr.Dat
                 pass
             said[0, place, draw] = run.answer
     found = tree.copy()
-    node = found["corrupted"].to_dataset(inherit=False)
-    found["corrupted"].dataset = node.assign_coords(said=(("example", "nu", "draw"), said.astype(str)))
+    node: Any = found["corrupted"]
+    node.dataset = node.to_dataset(inherit=False).assign_coords(said=(("example", "nu", "draw"), said.astype(str)))
     return found

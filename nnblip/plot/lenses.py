@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import xarray as xr
@@ -47,7 +47,7 @@ def lens(
         raise ResultError(f"the result has no node /{missing[0]}; expected what nnblip.lens(model, examples) gives.")
     tree = reading.choose(tree, "example", example)
     decoder, logit = (tree[name].to_dataset() for name in _NODES)
-    of_answer = logit[variable].isel(token=0)
+    of_answer: Any = logit[variable].isel(token=0)
     if variable != "logit_difference":
         of_answer = logit["log_probability"].sum("token", skipna=True)
         of_answer = np.exp(of_answer) if variable == "probability" else of_answer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -69,7 +69,7 @@ def summary(
     maps = [name for name in TEXT_COMPONENTS if name in tree.children]
     if not maps:
         raise ResultError(f"the result has no map of {' or '.join(TEXT_COMPONENTS)}: expected one for a summary.")
-    kinds = [str(one) for one in np.ravel(tree[maps[0]]["kind"].values)]
+    kinds = [str(one) for one in np.ravel(tree[maps[0]].to_dataset()["kind"].values)]
     kind = one_of(kind or kinds[0], kinds, f"kind of {maps[0]}")
     about = {name: words.label_of(tree, clean, name) for name in ("question", "answer", "image")}
     where, attention = (_same(one, name, example, about) for one, name in ((where, "where"), (attention, "attention")))
@@ -123,7 +123,7 @@ def _pictures(page: Page, found: Any, where: xr.DataTree | None, attention: xr.D
     axes.set_title("the picture", fontsize=TEXT, loc="left", pad=5)
     if where is not None:
         axes = page.axes(wide, high, panel=side)
-        layer = int(np.ravel(where["image_encoder"]["layer"].values)[-1])
+        layer = int(np.ravel(where["image_encoder"].to_dataset()["layer"].values)[-1])
         picture(where, found, layer=layer, ax=axes)
         title = "what the answer needs" if words.done_to(where) == "damaged" else "what brings the answer back"
         axes.set_title(page.letter(title), fontsize=TEXT, loc="left", pad=5)
@@ -151,7 +151,7 @@ def _map(page: Page, tree: xr.DataTree, component: str, kind: str, value: str, t
 def _interval(tree: xr.DataTree, value: str) -> xr.Dataset:
     found = effects.interval(tree, value)
     assert isinstance(found, xr.DataTree)
-    return cast(xr.Dataset, found["corrupted"].to_dataset().squeeze(drop=True))
+    return found["corrupted"].to_dataset().squeeze(drop=True)
 
 
 def _said(at: xr.Dataset) -> str:
@@ -169,9 +169,10 @@ def _rows(tree: xr.DataTree, clean: xr.Dataset, totals: xr.Dataset) -> list[list
     rows.append(["0", f"{float(clean.probability):.3f}", "", *[predicted] * asked])
     corrupted = reading.over_draws(tree["corrupted"].to_dataset().probability)
     for nu in np.ravel(tree.coords["nu"].values):
-        here, probability, texts = (
+        at_nu: list[Any] = [
             one if one is None or "nu" not in one.dims else one.sel(nu=nu) for one in (totals, corrupted, said)
-        )
+        ]
+        here, probability, texts = at_nu
         answers = [] if texts is None else [reading.most_said(texts)]
         rows.append([f"{nu:g}", f"{float(probability):.3f}", _said(here), *answers])
     return rows

@@ -81,7 +81,8 @@ def _together(parts: Sequence[Node]) -> xr.Dataset:
         else:
             out = np.full((len(parts), *shape), "" if is_text else np.nan, np.result_type(*values))
             for number, one in enumerate(values):
-                out[(number, *map(slice, one.shape))] = one
+                place: Any = (number, *map(slice, one.shape))
+                out[place] = one
         (texts if is_text else numbers)[name] = (("example", *dims), out)
         sizes.update(zip(dims, shape, strict=True))
     axes = {dim: np.arange(size) for dim, size in sizes.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from nnblip.experiments import index
 
@@ -53,6 +54,30 @@ def test_attention_looks_at_a_distractor_and_cutting_does_not(planted):
     assert planted.auroc(weights, sort.planted) < 1
     # where it looks most is not where the answer comes from
     assert not sort.planted[int(weights.argmax())] and sort.planted[int(cut.argmax())]
+
+
+def test_what_is_said_of_a_method_is_of_that_method(planted):
+    """`method` is also the name of an argument of `sel`, which then selects nothing and says nothing."""
+    names, level = list(planted.METHODS), 0.95
+    rng = np.random.default_rng(0)
+    numbers = rng.uniform(0.2, 0.8, (6, len(names)))
+    numbers[:, names.index("knock-out map")] += 0.1
+    numbers[:, names.index("Grad-CAM")] = 1  # finds all: nothing is said of it where edges are asked about
+    exact = np.array([method.exact for method in planted.METHODS.values()])
+    shown = np.where(exact, 1.0, np.nan)[None].repeat(6, 0)
+    found = xr.Dataset(
+        {"auroc": (("plant", "method"), numbers), "auroc_of_shown": (("plant", "method"), shown)},
+        {"method": names, "kind": ("plant", ["layer"] * 3 + ["or"] * 3), "seed": ("plant", np.arange(6))},
+    )
+    for place, name in enumerate(names):
+        assert planted._mean(found, name).value == pytest.approx(numbers[:, place].mean(), abs=1e-12)
+    gap = planted._gap(found, "knock-out map", "attention weights", level)
+    a, b = (numbers[:, names.index(name)].mean() for name in ("knock-out map", "attention weights"))
+    assert abs(a - b) > 0.01
+    assert gap.value == pytest.approx(a - b, abs=1e-12)
+    assert planted._whole(found).said == planted.FAILS
+    assert planted._whole(found).because == "not for layer, or"
+    assert f"{6 * exact.sum()} of {6 * exact.sum()} pairs" in planted._exactly(found).because
 
 
 def test_it_takes_no_model_and_no_data():
