@@ -188,7 +188,7 @@ def test_pairs_are_interactions_below_the_effects_of_each_alone(examples):
 def test_what_can_be_drawn_of_a_result_is_known(many):
     assert set(plot.drawable(many)) == {"heatmap", "gamma", "roles", "layers", "sheet", "summary"}
     one = pair_tree()
-    assert set(plot.drawable(one)) == {"heatmap", "gamma", "layers", "pairs"}
+    assert set(plot.drawable(one)) == {"heatmap", "gamma", "layers", "pairs", "summary"}
     for name, components in plot.drawable(one).items():
         for component in components:
             figure = plot.FIGURES[name].function(one, **({"component": component} if component else {}))
