@@ -77,6 +77,7 @@ nitpick_ignore_regex = [
     ("py:obj", ".*"),
     ("py:class", r"(collections|jaxtyping|matplotlib|numpy|pathlib|torch|xarray)\..*|Tensor|Float|Path|.*\[str|'1 .*'"),
     ("py:class", r"nnblip\.accessors\.Data"),  # whatever array it is of
+    ("py:class", r"nnblip\.experiments\.(choose|claims|options)\..*|xr\..*"),  # what a run is given and hands out
 ]
 
 

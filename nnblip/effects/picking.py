@@ -32,7 +32,7 @@ def picked(values: xr.DataArray, dims: tuple[str, ...]) -> Picked:
     Chernozhukov et al. 2018 (doi:10.1111/ectj.12097).
 
     Args:
-        values: (example, *dims); draws are averaged, if they are there. NaN where an example has no such cell.
+        values: (example, and `dims`); draws are averaged, if they are there. NaN where an example has no such cell.
         dims: those among whose cells is chosen. Only cells that at least eight examples have, four of each half.
 
     Raises:
