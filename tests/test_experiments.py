@@ -308,7 +308,7 @@ def check_cross_dataset(out: Path, summary: str, claims: dict[str, Any]) -> None
     assert decoder.layer.values.tolist() == [0, 1, 2, 3, 4], "not the last, which is the answer"
     names = [f"{name}, {part}" for part in ("question encoder", "answer decoder") for name in ("scenes", "easy-vqa")]
     for column, key in ((1, "late"), (2, "follow")):
-        every = [[float(x) for x in re.findall(r"[+-]\d\.\d+", row_of(summary, name)[column])][1:] for name in names]
+        every = [[float(x) for x in re.findall(r"[+-]\d+\.\d+", row_of(summary, name)[column])][1:] for name in names]
         bounds = [one or [np.nan, np.nan] for one in every]  # too few examples with a total effect have no interval
         expected = FAILS if any(b[1] < 0 for b in bounds) else HOLDS if all(b[0] > 0 for b in bounds) else OPEN
         assert claims[key]["said"] == expected
