@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from nnblip.errors import InputError, told
 from nnblip.examples import Example, load_image
+from nnblip.experiments.pointing import Box, covered
 from nnblip.experiments.sources import BOX
 from nnblip.roles import ROLES
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 #: Attention of so many examples is held at a time: of the real size 3 MB each.
 TOGETHER = 8
-#: left, upper, right, lower, as shares of the picture.
-Box = tuple[float, float, float, float]
 
 
 def boxes_of(example: Example) -> list[Box]:
@@ -50,18 +49,6 @@ def boxes_of(example: Example) -> list[Box]:
             )
         found.append((left / width, upper / height, right / width, lower / height))
     return found
-
-
-def covered(boxes: Sequence[Box], grid: tuple[int, int]) -> NDArray[np.float64]:
-    """Which share of each patch lies in a box, (row · column) in reading order; of several boxes the largest share."""
-    found = np.zeros(grid)
-    for left, upper, right, lower in boxes:
-        inside = []
-        for low, high, count in ((upper, lower, grid[0]), (left, right, grid[1])):
-            edges = np.linspace(0, 1, count + 1)
-            inside.append(np.maximum(np.minimum(edges[1:], high) - np.maximum(edges[:-1], low), 0) * count)
-        found = np.maximum(found, np.outer(*inside))
-    return found.ravel()
 
 
 def gaze(model: BlipVQA, examples: Sequence[Example], progress: bool | None = None) -> xr.Dataset:

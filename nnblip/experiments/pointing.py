@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,8 @@ from nnblip.examples import Example, load_image
 from nnblip.experiments.sources import BOX
 
 Array = NDArray[np.float64]
+#: left, upper, right, lower
+Box = tuple[float, float, float, float]
 #: So often a random place is drawn anew before it is given up.
 TRIES = 200
 
@@ -26,7 +28,7 @@ class Pointed(NamedTuple):
     rank: float
 
 
-def boxes_of(example: Example) -> list[tuple[float, float, float, float]]:
+def boxes_of(example: Example) -> list[Box]:
     """Left, upper, right and lower of each object that is asked about, in pixels, right and lower left out.
 
     Raises:
@@ -49,19 +51,30 @@ def coverage(example: Example, side: int) -> Array:
     """How much of each patch is in a box, (side, side), 0 to 1. The picture is made square, as the processor does."""
     boxes = boxes_of(example)
     width, height = load_image(example.image).size
-    edges = np.arange(side + 1) / side
-    found = np.zeros((side, side))
     for left, upper, right, lower in boxes:
         if right > width or lower > height:
             raise InputError(
                 f"{example.id}: box {left:g},{upper:g},{right:g},{lower:g} in a picture {width} x {height}"
             )
-        rows, columns = (
-            np.clip(np.minimum(edges[1:], high) - np.maximum(edges[:-1], low), 0, None) * side
-            for low, high in ((upper / height, lower / height), (left / width, right / width))
-        )
-        found = np.maximum(found, np.outer(rows, columns))
-    return found
+    shares = [(left / width, upper / height, right / width, lower / height) for left, upper, right, lower in boxes]
+    return covered(shares, (side, side)).reshape(side, side)
+
+
+def covered(boxes: Sequence[Box], grid: tuple[int, int]) -> Array:
+    """Which share of each patch lies in a box, (row · column) in reading order; of several boxes the largest share.
+
+    Args:
+        boxes: as shares of the picture.
+        grid: rows and columns of patches.
+    """
+    found = np.zeros(grid)
+    for left, upper, right, lower in boxes:
+        inside = []
+        for low, high, count in ((upper, lower, grid[0]), (left, right, grid[1])):
+            edges = np.arange(count + 1) / count
+            inside.append(np.maximum(np.minimum(edges[1:], high) - np.maximum(edges[:-1], low), 0) * count)
+        found = np.maximum(found, np.outer(*inside))
+    return found.ravel()
 
 
 def pointed(map: Array, cover: Array, truth: Array) -> Pointed:

@@ -20,7 +20,6 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -29,6 +28,7 @@ from nnblip.blip.network import Blip
 from nnblip.blip.upstream import is_edited
 from nnblip.errors import SettingError, SiteError
 from nnblip.passes.cutting import by_head, weights_of
+from nnblip.passes.gradients import gauss
 from nnblip.passes.sending import BEFORE, layers_of
 from nnblip.passes.states import States
 from nnblip.paths import SUBLAYERS, Edge, place, sublayer
@@ -88,13 +88,13 @@ def score_edges(
         steps: at how many places on the way there is a gradient, by Gauss and Legendre; all of them run at once.
         number: of the logits (row, position, word), what is to be explained: (row).
     """
-    places, weights = (torch.tensor(one, device=kept.device) for one in np.polynomial.legendre.leggauss(steps))
+    places, weights = (torch.tensor(one, device=kept.device)[:, None] for one in gauss(steps))
     dtype = base["question_encoder", "block_input", 0].dtype
-    part = ((places[:, None] + 1) / 2 * kept).to(dtype).requires_grad_()
+    part = (places * kept).to(dtype).requires_grad_()
     with torch.enable_grad():
         numbers = number(run_circuits(model, edges, part, base, donor))
         (gradient,) = torch.autograd.grad(numbers.sum(), part)
-    return (weights[:, None] / 2 * gradient).sum(0).to(dtype) * kept
+    return (weights * gradient).sum(0).to(dtype) * kept
 
 
 def _component(

@@ -102,16 +102,19 @@ def estimate(
     return Estimated(measured, pairs, summed)
 
 
+def gauss(steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places from 0 to 1 and their weights, for a mean along the way: Gauss and Legendre's rule."""
+    places, weights = np.polynomial.legendre.leggauss(steps)
+    return (1 + places) / 2, weights / 2
+
+
 def quadrature(steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Where on the way from corrupted (0) to clean (1) the gradient is taken, and with which weights it is averaged.
 
     One step is attribution patching, which takes it in the corrupted run. Several are Gauss and Legendre's rule, which
     is exact for the integral of any polynomial of degree 2 · steps − 1.
     """
-    if steps == 1:
-        return np.zeros(1), np.ones(1)
-    places, weights = np.polynomial.legendre.leggauss(steps)
-    return (1 + places) / 2, weights / 2
+    return (np.zeros(1), np.ones(1)) if steps == 1 else gauss(steps)
 
 
 def _along(

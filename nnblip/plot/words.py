@@ -167,8 +167,7 @@ def of_one(tree: xr.DataTree, node: xr.Dataset) -> list[str]:
 def noise_sentences(tree: xr.DataTree, node: xr.Dataset, what: str = "Each state alone") -> list[str]:
     """What is done in a run, under which noise."""
     attrs, draws = tree.attrs, node.sizes.get("draw")
-    own = tree.coords.get("noise_setting")  # of one that was chosen of several
-    noise = visible(attrs.get("noise") or "" if own is None else own.item()).removesuffix("()")
+    noise = visible(reading.noise_of(tree)).removesuffix("()")
     said = [f"Noise: {noise} on {visible(attrs.get('noise_at', 'image_embeds'))}" if noise else "Noise"]
     said += [one for one in (nu_of(tree), f"seed {attrs['seed']}" if "seed" in attrs else "") if one]
     if draws:

@@ -69,9 +69,7 @@ def circuit_trace(
         SiteError: for an edge that the model has not, or from or to a head.
         NnblipError: for another bad setting or example, with its number.
     """
-    model = as_model(model)
-    if model.remote:
-        raise SettingError("circuits run here only: expected a model with its weights, remote=False")
+    model = _with_weights(model)
     if not isinstance(circuits, Mapping) or not circuits:
         raise SettingError(f"circuits {told(circuits)}: expected edges by the name of each circuit")
     kept = {str(name): one if callable(one) else tuple(one) for name, one in circuits.items()}
@@ -126,9 +124,7 @@ def circuit_scores(
         SiteError: for an edge that an example has not, or from or to a head.
         NnblipError: for another bad setting or example, with its number.
     """
-    model = as_model(model)
-    if model.remote:
-        raise SettingError("circuits run here only: expected a model with its weights, remote=False")
+    model = _with_weights(model)
     settings = Settings.of(nu=nu, draws=draws, noise=noise, seed=seed, rival=rival)
     if settings.draws == AUTO or len(settings.nu) > 1:
         raise SettingError(f"nu {told(nu)}, draws {told(draws)}: expected one ν, and how many draws")
@@ -199,6 +195,13 @@ def _request(
         return Reading.of(model, example, asked.encoded, ready.answer_ids, ready.predicted, nodes)
 
     return Request(here, lambda found: found)
+
+
+def _with_weights(model: Any) -> BlipVQA:
+    model = as_model(model)
+    if model.remote:
+        raise SettingError("circuits run here only: expected a model with its weights, remote=False")
+    return model
 
 
 def _numbers(model: BlipVQA, ready: Ready, logits: Any) -> np.ndarray:
