@@ -6,6 +6,7 @@ datasets. That the frame refuses, goes on and chooses as it should is in tests/e
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from scipy.stats import permutation_test, spearmanr
 import nnblip
 from nnblip.experiments import controls, index, perform
 from nnblip.experiments.claims import FAILS, HOLDS, OPEN
+from nnblip.plants.kinds import KINDS
 
 #: What makes an experiment small enough for a test.
 SMALLER: dict[str, dict[str, Any]] = {
@@ -30,11 +32,21 @@ SMALLER: dict[str, dict[str, Any]] = {
     "bypass_controls": {"draws": 1},
     "cross_dataset": {"draws": 2, "types": ("color",)},
     "cross_modal": {"draws": 2},
+    "mechanisms": {"types": ("object",), "n": 4},
     "multi_state": {"draws": 2, "n": 4},  # traces many times
     "noise_level": {"draws": 2, "nu": (0.5, 5.0), "noise": ("multiplicative", "scale"), "types": ("color",)},
     "paper_heatmaps": {"draws": 2, "dataset": ("scenes",)},
+    "planted": {"n": 1},
     "question_types": {"draws": 2, "dataset": ("scenes",), "types": ("color", "location")},
 }
+#: What else does, of its own constants.
+FEWER: dict[str, dict[str, Any]] = {
+    "mechanisms": {"SHARES": (100, 5, 0.5), "STEPS": 1, "RANDOM": 4, "SINGLES": 6, "FAITHFUL": 0.5},
+    "multi_state": {"STEPS": 3},  # of the greedy sets
+    "planted": {"KINDS": {"or": KINDS["or"]}, "EXAMPLES": 1, "STEPS": 2},
+}
+#: These trace no sweep, of which something could be diagnosed.
+WITHOUT_SWEEPS = ("planted",)
 #: One of these is run twice: they go on through the same functions.
 GOES_ON = "question_types"
 
@@ -47,8 +59,8 @@ def ran(model, tmp_path, monkeypatch) -> Callable[..., tuple[Path, str]]:
     def one(name: str, **asked: Any) -> tuple[Path, str]:
         given = {"n": 8, **SMALLER.get(name, {}), **asked}
         found = replace(index.load(name), least=min(8, given["n"]))
-        if name == "multi_state":
-            found.run.__globals__["STEPS"] = 3  # of the greedy sets
+        for constant, fewer in FEWER.get(name, {}).items():
+            monkeypatch.setitem(found.run.__globals__, constant, fewer)
         if name == "bypass_controls":
             monkeypatch.setattr(controls, "SCALES", (0.2, 0.4))  # of random weights
         options = found.options(tmp_path / name, **given)
@@ -72,7 +84,7 @@ def test_an_experiment_writes_datasets_figures_and_what_is_established(name, ran
         assert f"- **{verdict['said']}**: {found.claims[key]} (" in end
     against = summary.partition("## What speaks against these numbers")[2]
     stores = [path for path in out.glob("*.zarr") if "status" in xr.open_datatree(path).coords]
-    assert stores and all(
+    assert bool(stores) == (name not in WITHOUT_SWEEPS) and all(
         str(one) in against for path in stores for one in nnblip.diagnose(nnblip.results.open_result(path))
     )
     if check := globals().get(f"check_{name}"):
@@ -244,6 +256,57 @@ def check_noise_level(out: Path, summary: str, claims: dict[str, Any]) -> None:
     stored = levels["multiplicative/overtaken"].value.sel(group="all questions", nu=5)
     assert float(stored) == pytest.approx(behind.mean())
     assert f"mean share lost: {lost:+z.3f}" in claims["paper"]["because"]
+
+
+def edge_of(line: dict[str, str]) -> nnblip.Edge:
+    """A line of the file of a circuit."""
+    first, last = (
+        [nnblip.Site(line[f"{end}_component"], line[f"{end}_kind"], int(line[f"{end}_layer"]), int(token))
+         for token in line[f"{end}_token"].split()]
+        for end in ("sender", "receiver")
+    )  # fmt: skip
+    return nnblip.Edge(first, last[0], line["input"])
+
+
+def check_planted(out: Path, summary: str, claims: dict[str, Any]) -> None:
+    found = xr.open_datatree(out / "auroc.zarr").to_dataset()
+    assert found["kind"].values.tolist() == ["or"]
+    numbers = dict(zip(found["method"].values.tolist(), found["auroc"].values[0].tolist(), strict=True))
+    assert numbers["edges, restored"] == 1 > numbers["edges, damaged"], "of two ways either suffices"
+    for name, value in numbers.items():
+        assert row_of(summary, name)[1].rstrip("*") == f"{value:.2f}"
+        assert row_of(summary, name)[1].endswith("*") == (
+            found["auroc_of_shown"].sel({"method": name}).item() == 1 and value < 1
+        )
+    assert claims["shown"]["said"] == HOLDS and claims["whole"]["said"] == HOLDS
+
+
+def check_mechanisms(out: Path, summary: str, claims: dict[str, Any]) -> None:
+    data = xr.open_datatree(out / "circuits" / "0.zarr").to_dataset()
+    result = xr.open_datatree(out / "runs_0.zarr")
+    lost = (result["clean"].logit_difference - result["corrupted"].logit_difference.squeeze()).values
+    assert lost.mean() > 1, "a model without effects would pass"
+    curve = dict(zip(data.share.values.tolist(), data.faithfulness.values.mean(0).tolist(), strict=True))
+    assert curve[100] == pytest.approx(1, abs=1e-3), "all edges are the clean run"
+    shares, values = np.array([*curve, 0]) / 100, np.array([*curve.values(), 0])
+    cpr = sum((a - b) * (x + y) / 2 for a, b, x, y in zip(shares, shares[1:], values, values[1:], strict=False))
+    row = row_of(summary.split("## Circuits")[1], "object")
+    assert float(row[2]) == pytest.approx(cpr, abs=6e-4)
+    with (out / "circuit_object.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == int(data.member.sum()) > 0 and row[4].startswith(f"{len(lines)} (")
+    assert row[5].startswith(f"{data.circuit.values.mean():+z.3f}")
+    # the circuit, read from its file, run on the examples that did not choose it
+    edges = [edge_of(line) for line in lines]
+    held_out = [e for e in nnblip.datasets.open_dataset("scenes") if e.id in set(data.example.values.tolist())]
+    held_out.sort(key=lambda e: data.example.values.tolist().index(e.id))
+    tree = nnblip.circuit_trace(
+        nnblip.BlipVQA(), held_out, {"it": edges}, nu=1, draws=1, noise="mean", progress=False
+    )["circuits"]  # fmt: skip
+    brought = (
+        tree.logit_difference.squeeze() - result["corrupted"].logit_difference.squeeze()[-len(held_out) :]
+    ).values
+    np.testing.assert_allclose(brought / lost[-len(held_out) :], data.circuit.values, atol=1e-3)
 
 
 def check_multi_state(out: Path, summary: str, claims: dict[str, Any]) -> None:

@@ -72,7 +72,6 @@ def run_circuits(
 def score_edges(
     model: Blip,
     edges: Sequence[Edge],
-    kept: Bool[Tensor, " edge"],
     base: States,
     donor: States,
     number: Callable[[Tensor], Tensor],
@@ -83,18 +82,18 @@ def score_edges(
     The scores of all edges add up to what the circuit brings, up to the error of the integral.
 
     Args:
-        model, edges, base, donor: as for `run_circuits`.
-        kept: the circuit.
+        model, base, donor: as for `run_circuits`.
+        edges: the circuit.
         steps: at how many places on the way there is a gradient, by Gauss and Legendre; all of them run at once.
         number: of the logits (row, position, word), what is to be explained: (row).
     """
-    places, weights = (torch.tensor(one, device=kept.device)[:, None] for one in gauss(steps))
-    dtype = base["question_encoder", "block_input", 0].dtype
-    part = (places * kept).to(dtype).requires_grad_()
+    first = base["question_encoder", "block_input", 0]
+    places, weights = (torch.tensor(one, device=first.device)[:, None] for one in gauss(steps))
+    part = places.expand(-1, len(edges)).to(first.dtype).requires_grad_()
     with torch.enable_grad():
         numbers = number(run_circuits(model, edges, part, base, donor))
         (gradient,) = torch.autograd.grad(numbers.sum(), part)
-    return (weights * gradient).sum(0).to(dtype) * kept
+    return (weights * gradient).sum(0).to(first.dtype)
 
 
 def _component(

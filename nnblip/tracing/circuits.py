@@ -99,7 +99,6 @@ def circuit_scores(
     draws: int = 10,
     noise: NoiseLike = Settings.noise,
     *,
-    kept: Sequence[bool] | None = None,
     steps: int = 8,
     seed: int = Settings.seed,
     rival: str | int | None = Settings.rival,
@@ -113,12 +112,11 @@ def circuit_scores(
     Args:
         model: a `BlipVQA` without edits, here and not on a server.
         examples, nu, draws, noise, seed, rival, progress: as for `causal_trace`, of one ν.
-        edges: as for `circuit_trace`, the same for all examples, whose tokens then are aligned.
-        kept: which of them are the circuit; all if None. The others stay as in the corrupted run.
+        edges: the circuit, as for `circuit_trace`, the same for all examples, whose tokens then are aligned.
         steps: gradients on the way.
 
     Returns:
-        (example, edge): means over the draws, with the texts of the edges; 0 outside the circuit.
+        (example, edge): means over the draws, with the texts of the edges.
 
     Raises:
         SiteError: for an edge that an example has not, or from or to a head.
@@ -129,9 +127,8 @@ def circuit_scores(
     if settings.draws == AUTO or len(settings.nu) > 1:
         raise SettingError(f"nu {told(nu)}, draws {told(draws)}: expected one ν, and how many draws")
     steps, edges = whole(steps, "steps", 1), list(edges)
-    inside = torch.ones(len(edges), dtype=torch.bool) if kept is None else torch.tensor(list(kept), dtype=torch.bool)
-    if len(inside) != len(edges):
-        raise SettingError(f"kept has {len(inside)} values: expected one for each of the {len(edges)} edges")
+    if not edges:
+        raise SettingError("edges []: expected the edges of a circuit")
 
     def begin(example: Example, tick: Callable[[], object]) -> Request[tuple[str, np.ndarray]]:
         asked = Asked.of(model, example, settings)
@@ -147,8 +144,7 @@ def circuit_scores(
             found = []
             for draw in range(settings.most_draws):
                 damaged, _ = engine.run_alone(model, ready.noisy(model, settings, [(draw, settings.nu[0])]))
-                where = inside.to(model._module.device)
-                found.append(score_edges(model, edges, where, damaged, ready.clean, number, steps).cpu().numpy())
+                found.append(score_edges(model, edges, damaged, ready.clean, number, steps).cpu().numpy())
                 tick()
             return example.id or asked.encoded.key[:12], np.mean(found, axis=0)
 

@@ -27,6 +27,14 @@ def test_auroc_is_the_share_of_pairs_in_order(planted):
     assert planted.auroc(np.where(truth, 1e-9, 0), truth) == 0.5, "rounding finds nothing"
 
 
+def test_of_the_strongest_equal_ones_count_by_chance(planted):
+    truth = np.array([True, False, True, False, False])
+    assert planted.among_strongest(np.array([5.0, 4, 3, 2, 1]), truth) == 0.5
+    assert planted.among_strongest(np.array([5.0, 1, 3, 1, 1]), truth) == 1
+    assert planted.among_strongest(np.array([5.0, 3, 3, 3, 1]), truth) == pytest.approx((1 + 1 / 3) / 2)
+    assert planted.among_strongest(np.zeros(5), truth) == pytest.approx(2 / 5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "seen", "unseen"), [("layer", "denoising", None), ("or", "denoising", "noising")])
 def test_exact_methods_find_what_can_be_shown_and_the_rest_by_chance(planted, kind, seen, unseen):
@@ -70,8 +78,8 @@ def test_what_is_said_of_a_method_is_of_that_method(planted):
         {"method": names, "kind": ("plant", ["layer"] * 3 + ["or"] * 3), "seed": ("plant", np.arange(6))},
     )
     for place, name in enumerate(names):
-        assert planted._mean(found, name).value == pytest.approx(numbers[:, place].mean(), abs=1e-12)
-    gap = planted._gap(found, "knock-out map", "attention weights", level)
+        assert planted._mean(found["auroc"], name).value == pytest.approx(numbers[:, place].mean(), abs=1e-12)
+    gap = planted._gap(found["auroc"], "knock-out map", "attention weights", level)
     a, b = (numbers[:, names.index(name)].mean() for name in ("knock-out map", "attention weights"))
     assert abs(a - b) > 0.01
     assert gap.value == pytest.approx(a - b, abs=1e-12)
