@@ -32,7 +32,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from scipy.stats import mannwhitneyu
 
 import nnblip
@@ -205,35 +207,47 @@ def scores(kind: str, seed: int) -> xr.Dataset:
 
 
 def plot(found: xr.Dataset) -> Figure:
-    """Methods by kinds of plants, each cell the mean AUROC over seeds; a star where all that can be shown is found."""
+    """Methods by kinds of plants, each cell the mean AUROC over seeds; a star where all that can be shown is found.
+
+    Beside them the share of the strongest that is planted, mean of all plants, which is read by other colours.
+    """
     kinds = list(dict.fromkeys(found["kind"].values.tolist()))
     mean_of, all_shown = by_kind(found)
-    figure = Figure(figsize=(6.9, 0.9 + 0.28 * len(METHODS)), layout="constrained")
-    axes = figure.add_subplot()
-    mesh = axes.imshow(mean_of, cmap="PuOr_r", vmin=0, vmax=1, aspect="auto")
-    for row, column in np.ndindex(mean_of.shape):
-        value, star = mean_of[row, column], all_shown[row, column]
-        dark = abs(value - 0.5) > 0.35
-        text = f"{value:.2f}" + ("*" if star and value < EXACT else "")
-        axes.text(column, row, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
-    axes.set_xticks(range(len(kinds)), kinds, fontsize=8)
-    axes.set_yticks(range(len(METHODS)), METHODS, fontsize=8)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    names = [method.sort for method in METHODS.values()]
-    for number in range(1, len(names)):
-        if names[number] != names[number - 1]:
-            axes.axhline(number - 0.5, color="white", linewidth=3)
-    bar = figure.colorbar(mesh, ax=axes, pad=0.02, ticks=[0, 0.5, 1])
-    bar.ax.set_yticklabels(["0", "0.5: chance", "1: finds it"], fontsize=8)
+    first = found["among_strongest"].mean("plant").values[:, None]
+    figure = Figure(figsize=(6.9, 1.2 + 0.28 * len(METHODS)), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[len(kinds), 1], sharey=True)
+    stars = np.where(all_shown & (mean_of < EXACT), "*", "")
+    mesh = _cells(left, mean_of, stars, kinds, "PuOr_r", lambda value: abs(value - 0.5) > 0.35)
+    _cells(right, first, np.full(first.shape, ""), ["all kinds"], "Greens", lambda value: value > 0.6)
+    left.set_yticks(range(len(METHODS)), METHODS, fontsize=8)
+    bar = figure.colorbar(mesh, ax=left, location="bottom", shrink=0.5, aspect=40, ticks=[0, 0.5, 1])
+    bar.ax.set_xticklabels(["0", "0.5: chance", "1: finds it"], fontsize=8)
     bar.outline.set_visible(False)
     n = found.sizes["plant"] // len(kinds)
-    axes.set_title(
-        f"AUROC of each method against the whole plant, mean of {n} planted models of each kind;\n"
-        "* all that its question can show",
+    left.set_title(
+        f"AUROC against the whole plant, mean of {n} planted models of each kind\n* all that its question can show",
         fontsize=8, loc="left",
     )  # fmt: skip
+    right.set_title("planted, of\nthe strongest", fontsize=8, loc="right")
     return figure
+
+
+def _cells(
+    axes: Axes, values: np.ndarray, stars: np.ndarray, columns: Sequence[str], cmap: str, dark: Callable[[float], bool]
+) -> AxesImage:
+    """Coloured cells with their numbers, and a gap between sorts of candidates."""
+    mesh = axes.imshow(values, cmap=cmap, vmin=0, vmax=1, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        colour = "white" if dark(value) else "black"
+        axes.text(column, row, f"{value:.2f}{stars[row, column]}", ha="center", va="center", fontsize=8, color=colour)
+    axes.set_xticks(range(len(columns)), columns, fontsize=8)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    sorts = [method.sort for method in METHODS.values()]
+    for number in range(1, len(sorts)):
+        if sorts[number] != sorts[number - 1]:
+            axes.axhline(number - 0.5, color="white", linewidth=3)
+    return mesh
 
 
 def by_kind(found: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
