@@ -201,13 +201,13 @@ def plot_scenes(examples: list[nnblip.Example], maps: dict[str, np.ndarray]) -> 
         for axes, of_all in zip(panels[1:, column], maps.values(), strict=True):
             one = np.maximum(of_all[column], 0)
             axes.imshow(one, cmap="viridis", extent=(0, picture.width, picture.height, 0), vmin=0)
+        width, height = picture.size
         for axes in panels[:, column]:
             axes.set_xticks([])
             axes.set_yticks([])
             for left, upper, right, lower in boxes_of(example):
-                axes.add_patch(
-                    Rectangle((left, upper), right - left, lower - upper, fill=False, edgecolor="#D55E00", linewidth=1)
-                )
+                corner, size = (left * width, upper * height), ((right - left) * width, (lower - upper) * height)
+                axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor="#D55E00", linewidth=1))
         words = example.question.split()
         half = (len(words) + 1) // 2
         asked = f"{' '.join(words[:half])}\n{' '.join(words[half:])}"

@@ -10,10 +10,8 @@ import xarray as xr
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from nnblip.errors import InputError, told
-from nnblip.examples import Example, load_image
-from nnblip.experiments.pointing import Box, covered
-from nnblip.experiments.sources import BOX
+from nnblip.examples import Example
+from nnblip.experiments.pointing import Box, boxes_of, covered
 from nnblip.roles import ROLES
 
 if TYPE_CHECKING:
@@ -21,34 +19,6 @@ if TYPE_CHECKING:
 
 #: Attention of so many examples is held at a time: of the real size 3 MB each.
 TOGETHER = 8
-
-
-def boxes_of(example: Example) -> list[Box]:
-    """Where what is asked about is, as shares of the picture; none if the example does not say.
-
-    Its extra field "box" is "left,upper,right,lower" in pixels of its picture, right and lower left out; several are
-    parted by spaces.
-
-    Raises:
-        InputError: for a box that is no such text, or not in the picture.
-    """
-    given = str(example.extra.get(BOX) or "").split()
-    if not given:
-        return []
-    width, height = load_image(example.image).size
-    found = []
-    for one in given:
-        try:
-            left, upper, right, lower = map(float, one.split(","))
-        except ValueError:
-            left, upper, right, lower = 0.0, 0.0, 0.0, 0.0
-        if not (0 <= left < right <= width and 0 <= upper < lower <= height):
-            raise InputError(
-                f"{BOX} {told(example.extra[BOX])} of {example.id or example.question!r}: expected"
-                f" 'left,upper,right,lower' in pixels of a picture of {width} x {height}, several parted by spaces"
-            )
-        found.append((left / width, upper / height, right / width, lower / height))
-    return found
 
 
 def gaze(model: BlipVQA, examples: Sequence[Example], progress: bool | None = None) -> xr.Dataset:

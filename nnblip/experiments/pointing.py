@@ -14,7 +14,7 @@ from nnblip.examples import Example, load_image
 from nnblip.experiments.sources import BOX
 
 Array = NDArray[np.float64]
-#: left, upper, right, lower
+#: left, upper, right, lower, as shares of the picture
 Box = tuple[float, float, float, float]
 #: So often a random place is drawn anew before it is given up.
 TRIES = 200
@@ -29,42 +29,50 @@ class Pointed(NamedTuple):
 
 
 def boxes_of(example: Example) -> list[Box]:
-    """Left, upper, right and lower of each object that is asked about, in pixels, right and lower left out.
+    """Where what is asked about is, as shares of the picture; none if the example does not say.
+
+    Its extra field "box" is "left,upper,right,lower" in pixels of its picture, right and lower left out; several are
+    parted by spaces.
 
     Raises:
-        InputError: if the example has none, or what it has is not "8,30,24,47", several parted by spaces.
+        InputError: for a box that is no such text, or not in the picture.
     """
-    given = str(example.extra.get(BOX, "")).split()
-    try:
-        found = [tuple(map(float, one.split(","))) for one in given]
-    except ValueError:
-        found = []
-    if not found or any(len(one) != 4 or one[0] >= one[2] or one[1] >= one[3] for one in found):
-        raise InputError(
-            f"{example.id}: box {told(example.extra.get(BOX))}: expected left,upper,right,lower in pixels, several"
-            " parted by spaces"
-        )
-    return found  # type: ignore[return-value]
+    given = str(example.extra.get(BOX) or "").split()
+    if not given:
+        return []
+    width, height = load_image(example.image).size
+    found = []
+    for one in given:
+        try:
+            left, upper, right, lower = map(float, one.split(","))
+        except ValueError:
+            left, upper, right, lower = 0.0, 0.0, 0.0, 0.0
+        if not (0 <= left < right <= width and 0 <= upper < lower <= height):
+            raise InputError(
+                f"{BOX} {told(example.extra[BOX])} of {example.id or example.question!r}: expected"
+                f" 'left,upper,right,lower' in pixels of a picture of {width} x {height}, several parted by spaces"
+            )
+        found.append((left / width, upper / height, right / width, lower / height))
+    return found
 
 
 def coverage(example: Example, side: int) -> Array:
-    """How much of each patch is in a box, (side, side), 0 to 1. The picture is made square, as the processor does."""
+    """How much of each patch is in a box, (side, side), 0 to 1. The picture is made square, as the processor does.
+
+    Raises:
+        InputError: as `boxes_of`, and for an example without one.
+    """
     boxes = boxes_of(example)
-    width, height = load_image(example.image).size
-    for left, upper, right, lower in boxes:
-        if right > width or lower > height:
-            raise InputError(
-                f"{example.id}: box {left:g},{upper:g},{right:g},{lower:g} in a picture {width} x {height}"
-            )
-    shares = [(left / width, upper / height, right / width, lower / height) for left, upper, right, lower in boxes]
-    return covered(shares, (side, side)).reshape(side, side)
+    if not boxes:
+        raise InputError(f"{(example.id or example.question)!r}: expected where what is asked about is, {BOX} in extra")
+    return covered(boxes, (side, side)).reshape(side, side)
 
 
 def covered(boxes: Sequence[Box], grid: tuple[int, int]) -> Array:
     """Which share of each patch lies in a box, (row · column) in reading order; of several boxes the largest share.
 
     Args:
-        boxes: as shares of the picture.
+        boxes: of `boxes_of`.
         grid: rows and columns of patches.
     """
     found = np.zeros(grid)

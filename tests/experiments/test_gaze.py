@@ -10,7 +10,8 @@ import pytest
 import nnblip
 from nnblip.errors import InputError
 from nnblip.examples import Example
-from nnblip.experiments.gaze import boxes_of, covered, gaze
+from nnblip.experiments.gaze import gaze
+from nnblip.experiments.pointing import boxes_of, covered
 
 
 def test_a_box_covers_patches_by_its_share_of_them():

@@ -13,7 +13,7 @@ from nnblip import datasets
 from nnblip.datasets import scenes
 from nnblip.errors import InputError
 from nnblip.examples import Example
-from nnblip.experiments.pointing import boxes_of, correlation, coverage, pointed, regions
+from nnblip.experiments.pointing import correlation, coverage, pointed, regions
 
 
 def asked(box, size=(80, 40)):
@@ -31,17 +31,22 @@ def test_a_box_covers_patches_by_its_share_of_their_area():
 def test_coverage_of_scenes_is_that_of_their_pixels():
     for example in list(datasets.generated_scenes(40, seed=77))[::7]:
         mask = np.zeros((scenes.SIZE, scenes.SIZE))
-        for left, upper, right, lower in boxes_of(example):
-            mask[int(upper) : int(lower), int(left) : int(right)] = 1
+        for box in example.extra["box"].split():
+            left, upper, right, lower = map(int, box.split(","))
+            mask[upper:lower, left:right] = 1
         np.testing.assert_allclose(coverage(example, 8), mask.reshape(8, 8, 8, 8).mean((1, 3)), atol=1e-12)
 
 
-@pytest.mark.parametrize("box", ["", "1,2,3", "a,b,c,d", "5,5,5,9", "9,1,2,3", None])
+@pytest.mark.parametrize("box", ["1,2,3", "a,b,c,d", "5,5,5,9", "9,1,2,3", "0,0,81,40"])
 def test_a_box_that_is_none_is_told_of(box):
-    with pytest.raises(InputError, match=r"e: box .* expected left,upper,right,lower"):
-        boxes_of(asked(box))
-    with pytest.raises(InputError, match="box 0,0,81,40 in a picture 80 x 40"):
-        coverage(asked("0,0,81,40"), 4)
+    with pytest.raises(InputError, match="of .e.: expected 'left,upper,right,lower' in pixels of a picture of 80 x 40"):
+        coverage(asked(box), 4)
+
+
+@pytest.mark.parametrize("box", ["", None])
+def test_a_map_is_held_against_a_box_only_where_there_is_one(box):
+    with pytest.raises(InputError, match=".e.: expected where what is asked about is"):
+        coverage(asked(box), 4)
 
 
 def test_pointing_by_hand():
