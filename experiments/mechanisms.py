@@ -11,11 +11,11 @@ elsewhere in each; the damage is the mean of the embeddings, which needs no draw
    logit difference (`circuit_scores`: integrated gradients from none of the circuit's edges to all of them); the
    best are kept, scored anew as a circuit of their own, and so on, down to `SHARES`.
 2. *Faithfulness*, on the second half, which chose nothing: (m(C) - m(none)) / (m(all) - m(none)), where m is the logit
-   difference and a circuit C has its edges as in the clean run and all others as in the corrupted one, run exactly
-   (`nnblip.circuit_trace`). The area under it over the share of edges is CPR, that between it and 1 CMD (MIB,
-   2504.13151).
-3. *Pruning*, on the first half again: of the smallest circuit that is faithful there, edges are left out, the weakest
-   first, as long as it stays so.
+   difference, mean over examples, and a circuit C has its edges as in the clean run and all others as in the corrupted
+   one, run exactly (`nnblip.circuit_trace`). The area under it over the share of edges is CPR, that between it and 1 CMD
+   (MIB, 2504.13151).
+3. *Pruning*, on the first half again: of the smallest circuit that is faithful there (`SAFE`: on examples that did not
+   choose it, it will be less so), edges are left out, the weakest first, as long as it stays so.
 4. *Tests*, on the second half (after Shi et al. 2024, 2410.13032). Sufficiency: is it more faithful than random
    circuits of the same size? Independence: with its edges damaged and all others clean, how much of the effect is left?
    Minimality: how many of its edges, each left out alone, does it miss (paired tests over examples, corrected by Holm)?
@@ -43,7 +43,7 @@ from nnblip.experiments import Defaults, Experiment, Run
 from nnblip.experiments.choose import Group
 from nnblip.experiments.claims import ALPHA, FAILS, HOLDS, OPEN, Verdict, above, below, everywhere, holm, of_several
 from nnblip.experiments.figures import STYLES, legend, tidy
-from nnblip.experiments.numbers import SHARE, Mean, intervals_are, mean
+from nnblip.experiments.numbers import SHARE, Mean, intervals_are, mean, share
 from nnblip.experiments.texts import table
 from nnblip.paths import Edge
 
@@ -55,8 +55,8 @@ SHARES = (100, 60, 40, 27, 18, 13, 10, 8, 6.5, 5, 4, 3, 2, 1, 0.5, 0.1)
 STEPS, RANDOM, SINGLES = 4, 20, 80
 #: So many edges of a circuit are drawn and listed, the strongest.
 DRAWN = 40
-#: A circuit is wanted of at most so many per cent of the edges, and at least so faithful.
-MOST, FAITHFUL = 5, 0.9
+#: A circuit is wanted of at most so many per cent of the edges, and at least so faithful; and where it is searched.
+MOST, FAITHFUL, SAFE = 5, 0.9, 0.98
 
 
 def universe(extent: sites.Extent, regions: int = 1) -> list[Edge]:
@@ -83,24 +83,36 @@ class Asker:
             found.append(kept.tolist())
         return found
 
-    def faithfulness(
+    def left(
         self, examples: Sequence[Any], edges: Sequence[Edge], circuits: Sequence[Sequence[int]], noising: bool = False
-    ) -> xr.DataArray:
-        """(example, circuit): the share of the effect that circuits, of places of edges, bring back or take away."""
+    ) -> xr.Dataset:
+        """Run circuits, each as the places of its edges, alone; or, `noising`, all but them.
+
+        Returns:
+            `left` (example, circuit), m(C) - m(none), and `all` (example), m(all) - m(none).
+        """
         named = {str(number): [edges[place] for place in one] for number, one in enumerate(circuits)}
         direction = "noising" if noising else "denoising"
         tree = nnblip.circuit_trace(self.model, examples, named, direction=direction, **self.asked)
-        return nnblip.relevance(tree)["circuits"][VALUE].isel(nu=0, drop=True).reset_coords(drop=True)
+        none = tree["corrupted"][VALUE]
+        found = {"left": tree["circuits"][VALUE] - none, "all": tree["clean"][VALUE] - none}
+        means = {name: one.isel(nu=0, drop=True).mean("draw").reset_coords(drop=True) for name, one in found.items()}
+        return xr.Dataset(means)
+
+    def faithfulness(self, examples: Sequence[Any], edges: Sequence[Edge], circuits: Sequence[list[int]]) -> np.ndarray:
+        """(circuit): (m(C) - m(none)) / (m(all) - m(none)), of the means over examples."""
+        means = self.left(examples, edges, circuits).mean("example")
+        return (means["left"] / means["all"]).values
 
 
 def pruned(asker: Asker, examples: Sequence[Any], edges: Sequence[Edge], circuit: list[int]) -> list[int]:
-    """A circuit without the edges, the weakest first, that it can do without and stay faithful to these examples."""
+    """A circuit without the edges, the weakest first, that it can do without and stay as faithful as is `SAFE`."""
     kept = list(circuit)
     chunk = max(1, len(kept) // 4)
     while True:
         for place in range(len(kept) - chunk, -1, -chunk):
             without = kept[:place] + kept[place + chunk :]
-            if without and float(asker.faithfulness(examples, edges, [without]).mean()) >= FAITHFUL:
+            if without and asker.faithfulness(examples, edges, [without])[0] >= SAFE:
                 kept = without
         if chunk <= max(1, len(kept) // 32):
             return kept
@@ -120,9 +132,9 @@ def areas(curve: np.ndarray) -> tuple[float, float]:
 
 
 def circuit_of(asker: Asker, examples: Sequence[Any], edges: list[Edge], nested: list[list[int]]) -> list[int]:
-    """The smallest of these circuits that is faithful to the examples, pruned; empty if none is."""
-    curve = asker.faithfulness(examples, edges, nested).mean("example").values
-    faithful = [one for one, value in zip(nested, curve, strict=True) if value >= FAITHFUL]
+    """The smallest of these circuits that is as faithful to the examples as is `SAFE`, pruned; empty if none is."""
+    curve = asker.faithfulness(examples, edges, nested)
+    faithful = [one for one, value in zip(nested, curve, strict=True) if value >= SAFE]
     return pruned(asker, examples, edges, faithful[-1]) if faithful else []
 
 
@@ -130,7 +142,12 @@ def circuit_of(asker: Asker, examples: Sequence[Any], edges: list[Edge], nested:
 
 
 def studied(run: Run, group: Group) -> xr.Dataset:
-    """All numbers of one type of question."""
+    """All numbers of one type of question; of circuits what is left of the effect, in logit difference.
+
+    `all` (example); `left` (example, share) of the best edges alone; of the pruned circuit, if there is one, `circuit`
+    (example) alone, `random` (example, random) of others of its size, `without` (example, left_out) one of its edges,
+    `damaged` (example) with only it damaged, and `jaccard` of the halves. `member` and `rank` (edge).
+    """
     o = run.options
     asker = Asker(run.model, o.nu[0], o.draws, o.noise[0], o.seed)
     half = len(group.examples) // 2
@@ -144,8 +161,10 @@ def studied(run: Run, group: Group) -> xr.Dataset:
     rank = np.full(len(edges), len(edges))
     for circuit in nested:
         rank[circuit] = np.arange(len(circuit))
+    curve = asker.left(second, edges, nested)
     data: dict[str, Any] = {
-        "faithfulness": (("example", "share"), asker.faithfulness(second, edges, nested).values),
+        "all": (("example",), curve["all"].values),
+        "left": (("example", "share"), curve["left"].values),
         "member": (("edge",), np.isin(np.arange(len(edges)), chosen)),
         "rank": (("edge",), rank),
     }
@@ -154,11 +173,11 @@ def studied(run: Run, group: Group) -> xr.Dataset:
         random = [rng.permutation(len(edges))[: len(chosen)].tolist() for _ in range(RANDOM)]
         tried = chosen if len(chosen) <= SINGLES else rng.permutation(chosen)[:SINGLES].tolist()
         left_out = [[place for place in chosen if place != one] for one in tried]
-        every = asker.faithfulness(second, edges, [chosen, *random, *left_out])
-        data["circuit"] = ("example",), every.values[:, 0]
-        data["random"] = ("example", "random"), every.values[:, 1 : 1 + RANDOM]
-        data["without"] = ("example", "left_out"), every.values[:, 1 + RANDOM :]
-        data["left"] = ("example",), 1 - asker.faithfulness(second, edges, [chosen], noising=True).values[:, 0]
+        every = asker.left(second, edges, [chosen, *random, *left_out])["left"].values
+        data["circuit"] = ("example",), every[:, 0]
+        data["random"] = ("example", "random"), every[:, 1 : 1 + RANDOM]
+        data["without"] = ("example", "left_out"), every[:, 1 + RANDOM :]
+        data["damaged"] = ("example",), asker.left(second, edges, [chosen], noising=True)["left"].values[:, 0]
         of_size = [size for size in sizes if size > len(chosen)] + [len(chosen)]
         one, two = (set(asker.search(half, edges, of_size)[-1]) for half in (first, second))
         data["jaccard"] = (), len(one & two) / len(one | two)
@@ -194,15 +213,20 @@ def plot_curves(found: dict[str, xr.Dataset]) -> Figure:
     axes = figure.add_subplot()
     for number, (name, data) in enumerate(found.items()):
         colour, marker = STYLES[number % len(STYLES)]
-        every = [_mean(data["faithfulness"].sel(share=share)) for share in SHARES]
+        every = [_of_all(data["left"].sel(share=size), data) for size in SHARES]
         axes.plot(
             SHARES, [one.value for one in every], f"{marker}-", color=colour, markersize=3.5, linewidth=1.1, label=name
         )
         axes.fill_between(SHARES, [one.low for one in every], [one.high for one in every], color=colour, alpha=0.15)
         if "circuit" in data:
-            share = 100 * float(data["member"].mean())
+            size = 100 * float(data["member"].mean())
             axes.plot(
-                [share], [_mean(data["circuit"]).value], marker="*", markersize=11, color=colour, markeredgecolor="k"
+                [size],
+                [_of_all(data["circuit"], data).value],
+                marker="*",
+                markersize=11,
+                color=colour,
+                markeredgecolor="k",
             )
     axes.axhline(FAITHFUL, color="0.5", linewidth=0.8, linestyle=":")
     axes.set_xscale("log")
@@ -218,8 +242,9 @@ def plot_curves(found: dict[str, xr.Dataset]) -> Figure:
     return figure
 
 
-def _mean(values: xr.DataArray, level: float = 0.95) -> Mean:
-    return mean(values.reset_coords(drop=True), SHARE, level)
+def _of_all(values: xr.DataArray, data: xr.Dataset, level: float = 0.95) -> Mean:
+    """The share of the effect that is left."""
+    return share(values.reset_coords(drop=True), data["all"], level)
 
 
 def run(run: Run) -> None:
@@ -246,25 +271,26 @@ def run(run: Run) -> None:
 def _runs(run: Run, name: str, group: Group) -> None:
     """The two runs of every example, between which circuits lie; they are diagnosed."""
     tree = run.sweep(name, group.examples, components=["answer_decoder"], kinds=["block"])
-    clean = _mean(tree["clean"][VALUE])
-    corrupted = _mean(tree["corrupted"][VALUE].isel(nu=0, drop=True).mean("draw"))
+    clean = mean(tree["clean"][VALUE].reset_coords(drop=True), SHARE)
+    corrupted = mean(tree["corrupted"][VALUE].isel(nu=0, drop=True).reset_coords(drop=True), SHARE)
     run.section(f"{group.name}: the runs", f"Logit difference: clean {clean}; corrupted {corrupted}.")
 
 
 def _row(name: str, data: xr.Dataset, level: float) -> list[str]:
     count, total = int(data["member"].sum()), data.sizes["edge"]
-    cpr, cmd = areas(data["faithfulness"].mean("example").values)
+    cpr, cmd = areas((data["left"].mean("example") / data["all"].mean()).values)
     row = [name, str(total), f"{cpr:.3f}", f"{cmd:.3f}"]
     if not count:
         return [*row, "none", f"at {MOST:g} %: {_best(data, level)}", *[""] * 4]
     needed, tried = missed(data)
-    return [*row, f"{count} ({100 * count / total:.2f} %)", str(_mean(data["circuit"], level)),
-            f"{float(data['random'].mean()):+z.3f}", str(_mean(data["left"], level)), f"{needed} of {tried}",
+    shares = [str(_of_all(data[name], data, level)) for name in ("circuit", "damaged")]
+    random = _of_all(data["random"].mean("random"), data).bare
+    return [*row, f"{count} ({100 * count / total:.2f} %)", shares[0], random, shares[1], f"{needed} of {tried}",
             f"{float(data['jaccard']):.2f}"]  # fmt: skip
 
 
 def _best(data: xr.Dataset, level: float) -> Mean:
-    return _mean(data["faithfulness"].sel(share=MOST), level)
+    return _of_all(data["left"].sel(share=MOST), data, level)
 
 
 def _verdicts(data: xr.Dataset, level: float) -> dict[str, Verdict]:
@@ -273,15 +299,17 @@ def _verdicts(data: xr.Dataset, level: float) -> dict[str, Verdict]:
     if not count:
         none = Verdict(OPEN, f"no circuit that is faithful; at {MOST:g} %: {_best(data, level)}")
         return {**dict.fromkeys(EXPERIMENT.claims, none)}
-    share, random = 100 * count / total, data["random"].mean("random")
-    small = above(_mean(data["circuit"], level), FAITHFUL, f"faithfulness of {count} edges ({share:.2f} %)")
+    percent, random = 100 * count / total, data["random"].mean("random")
+    small = above(_of_all(data["circuit"], data, level), FAITHFUL, f"faithfulness of {count} edges ({percent:.2f} %)")
     needed, tried = missed(data)
     return {
-        "circuit": small if share <= MOST else Verdict(FAILS, f"it has {share:.1f} % of the edges"),
+        "circuit": small if percent <= MOST else Verdict(FAILS, f"it has {percent:.1f} % of the edges"),
         "sufficient": above(
-            _mean(data["circuit"] - random, level), 0, "faithfulness minus the mean of random circuits"
+            _of_all(data["circuit"] - random, data, level), 0, "faithfulness minus the mean of random circuits"
         ),
-        "independent": below(_mean(data["left"], level), 1 - FAITHFUL, "share of the effect that is left without it"),
+        "independent": below(
+            _of_all(data["damaged"], data, level), 1 - FAITHFUL, "share of the effect that is left without it"
+        ),
         # an edge without which nothing is seen to be lost may matter all the same: a test never shows that it does not
         "edges": Verdict(HOLDS if 2 * needed > tried else OPEN, f"{needed} of {tried}, each tested and corrected"),
     }

@@ -39,13 +39,15 @@ def test_coverage_of_scenes_is_that_of_their_pixels():
 
 @pytest.mark.parametrize("box", ["1,2,3", "a,b,c,d", "5,5,5,9", "9,1,2,3", "0,0,81,40"])
 def test_a_box_that_is_none_is_told_of(box):
-    with pytest.raises(InputError, match="of .e.: expected 'left,upper,right,lower' in pixels of a picture of 80 x 40"):
+    with pytest.raises(
+        InputError, match=r"of .e.: expected 'left,upper,right,lower' in pixels of a picture of 80 x 40"
+    ):
         coverage(asked(box), 4)
 
 
 @pytest.mark.parametrize("box", ["", None])
 def test_a_map_is_held_against_a_box_only_where_there_is_one(box):
-    with pytest.raises(InputError, match=".e.: expected where what is asked about is"):
+    with pytest.raises(InputError, match=r".e.: expected where what is asked about is"):
         coverage(asked(box), 4)
 
 
