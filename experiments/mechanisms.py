@@ -12,8 +12,8 @@ elsewhere in each; the damage is the mean of the embeddings, which needs no draw
    best are kept, scored anew as a circuit of their own, and so on, down to `SHARES`.
 2. *Faithfulness*, on the second half, which chose nothing: (m(C) - m(none)) / (m(all) - m(none)), where m is the logit
    difference, mean over examples, and a circuit C has its edges as in the clean run and all others as in the corrupted
-   one, run exactly (`nnblip.circuit_trace`). The area under it over the share of edges is CPR, that between it and 1 CMD
-   (MIB, 2504.13151).
+   one, run exactly (`nnblip.circuit_trace`). Over the share of edges, the area under it is CPR, that between it and 1
+   is CMD (MIB, 2504.13151).
 3. *Pruning*, on the first half again: of the smallest circuit that is faithful there (`SAFE`: on examples that did not
    choose it, it will be less so), edges are left out, the weakest first, as long as it stays so.
 4. *Tests*, on the second half (after Shi et al. 2024, 2410.13032). Sufficiency: is it more faithful than random
