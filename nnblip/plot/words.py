@@ -11,7 +11,7 @@ import xarray as xr
 from nnblip.diagnosis import CHECKS
 from nnblip.diagnosis.look import Look
 from nnblip.effects import reading
-from nnblip.errors import SettingError, visible
+from nnblip.errors import visible
 from nnblip.results import VARIABLES
 from nnblip.sites import HEADS_NODE
 
@@ -75,11 +75,10 @@ def chosen_example(tree: xr.DataTree, example: str | None) -> xr.DataTree:
     """The example that is named, or the only one; all of them if none is named.
 
     Raises:
-        NnblipError: for several noises, or an example that is not there.
+        NnblipError: for what is no result, several noises, or an example that is not there.
     """
-    if "noise" in reading.root_of(tree).dims:
-        names = tree.coords["noise"].values.tolist()
-        raise SettingError(f"the result has the noises {', '.join(map(str, names))}: choose one, tree.sel(noise=...).")
+    reading.root_of(tree)
+    tree = reading.one_noise(tree)
     return tree if example is None and tree.sizes.get("example", 1) > 1 else reading.choose(tree, "example", example)
 
 
