@@ -335,7 +335,7 @@ def _draw(run: Run, groups: Sequence[Group], found: dict[str, xr.Dataset]) -> No
             partial(nnblip.causal_trace, run.model, examples, cells=cells, direction="noising", **asker.asked),
         )
         run.figure(f"circuit_{group.name}", plot.circuit(tree, variable=VALUE, n=DRAWN))
-        _listed(run, group.name, nnblip.indirect_effect(tree)["edges"][VALUE])
+        _listed(run, group.name, nnblip.indirect_effect(tree)["edges"].to_dataset()[VALUE])
 
 
 def _listed(run: Run, name: str, lost: xr.DataArray) -> None:
