@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Iterable
 from functools import cached_property
@@ -121,10 +122,9 @@ class Run:
         """What `make` gives, stored as NAME.zarr; if that is there, the same command made it, and `make` is not called.
 
         Raises:
-            ResultError: if what is there was made by other code.
+            ResultError: if what is there was made by other code, of nnblip or of the experiment.
         """
         from nnblip.results import save
-        from nnblip.sweeps.fingerprint import source_hash
 
         path = self.out / f"{name}.zarr"
         if path.exists():
@@ -132,12 +132,15 @@ class Run:
                 stored = xr.open_datatree(path, engine="zarr")
             except STUMBLES as error:
                 raise ResultError(f"{str(path)!r} is damaged ({error}): remove it, and it is made anew") from error
-            if stored.attrs.get("stage_code") != source_hash():
-                raise ResultError(f"{str(path)!r} was made by other code of nnblip: choose another folder with --out")
+            if stored.attrs.get("stage_code") != self._code:
+                raise ResultError(
+                    f"{str(path)!r} was made by other code of nnblip or of the experiment: choose another folder with"
+                    " --out"
+                )
             return stored
         made = make()
         tree = made if isinstance(made, xr.DataTree) else xr.DataTree(made)
-        tree.attrs["stage_code"] = source_hash()
+        tree.attrs["stage_code"] = self._code
         path.parent.mkdir(parents=True, exist_ok=True)
         save(tree, path)
         return tree
@@ -168,6 +171,15 @@ class Run:
         """Say of a claim of the experiment whether it holds."""
         one_of(name, self.experiment.claims, "claim")
         self.verdicts[name] = verdict
+
+    @cached_property
+    def _code(self) -> str:
+        """Hash of what the code of a stage means: of a trace, of what experiments stand on, and of this one's file."""
+        from nnblip.blip.weights import digest
+        from nnblip.sweeps.fingerprint import meaning, source_hash
+
+        files = [*sorted(Path(__file__).parent.glob("*.py")), Path(inspect.getsourcefile(self.experiment.run) or "")]
+        return f"{source_hash()} {digest(meaning(file.read_text(encoding='utf-8')) for file in files)}"
 
     @cached_property
     def settings(self) -> str:

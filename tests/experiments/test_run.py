@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from nnblip.errors import NnblipError, ResultError
-from nnblip.experiments import Experiment, Run
+from nnblip.experiments import Experiment, Run, index
 from nnblip.experiments.claims import HOLDS, OPEN, Verdict
 from nnblip.experiments.record import Record
 from nnblip.experiments.run import files
@@ -32,12 +32,38 @@ def test_a_stage_is_made_once_and_not_taken_from_other_code(run, monkeypatch):
 
     first, again = (run.stage("pairs/0000", make)["x"].values.tolist() for _ in range(2))
     assert first == again == [1.0, 2.0] and len(made) == 1
+    later = Run(run.experiment, run.options, [], run.model, run.record)
+    assert later.stage("pairs/0000", make)["x"].values.tolist() == first and len(made) == 1
     monkeypatch.setattr(fingerprint, "source_hash", lambda: "other")
-    with pytest.raises(ResultError, match="made by other code of nnblip: choose another folder"):
-        run.stage("pairs/0000", make)
+    later = Run(run.experiment, run.options, [], run.model, run.record)
+    with pytest.raises(ResultError, match="made by other code of nnblip or of the experiment: choose another folder"):
+        later.stage("pairs/0000", make)
     (run.out / "broken.zarr").mkdir()
     with pytest.raises(ResultError, match=r"is damaged .* remove it"):
         run.stage("broken", make)
+
+
+def test_a_stage_is_not_taken_from_another_version_of_the_experiment(tmp_path):
+    file = tmp_path / "mine.py"
+    code = """
+from nnblip.experiments import Experiment
+
+def run(run):
+    {}return 1{}
+
+EXPERIMENT = Experiment("mine", "Is it so?", {{"a": "It is so"}}, run, "figure")
+"""
+
+    def stage(value: float, before: str, after: str) -> float:
+        file.write_text(code.format(before, after))
+        made = index.load(str(file))
+        options = made.options(tmp_path / "out")
+        later = Run(made, options, [], None, Record("mine", options))
+        return float(later.stage("it", lambda: xr.Dataset({"x": value}))["x"])
+
+    assert stage(1.0, "", "") == 1 == stage(2.0, "# why it is so\n    ", ""), "a comment is no other code"
+    with pytest.raises(ResultError, match="or of the experiment"):
+        stage(3.0, "", " + 1")
 
 
 def test_what_is_computed_is_replaced_and_listed(run):
