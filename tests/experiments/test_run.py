@@ -43,7 +43,7 @@ def test_a_stage_is_made_once_and_not_taken_from_other_code(run, monkeypatch):
         run.stage("broken", make)
 
 
-def test_a_stage_is_not_taken_from_another_version_of_the_experiment(tmp_path):
+def test_a_stage_is_not_taken_from_another_version_of_the_experiment(run, tmp_path):
     file = tmp_path / "mine.py"
     code = """
 from nnblip.experiments import Experiment
@@ -56,9 +56,7 @@ EXPERIMENT = Experiment("mine", "Is it so?", {{"a": "It is so"}}, run, "figure")
 
     def stage(value: float, before: str, after: str) -> float:
         file.write_text(code.format(before, after))
-        made = index.load(str(file))
-        options = made.options(tmp_path / "out")
-        later = Run(made, options, [], None, Record("mine", options))
+        later = Run(index.load(str(file)), run.options, [], None, run.record)
         return float(later.stage("it", lambda: xr.Dataset({"x": value}))["x"])
 
     assert stage(1.0, "", "") == 1 == stage(2.0, "# why it is so\n    ", ""), "a comment is no other code"
