@@ -29,7 +29,6 @@ from matplotlib.figure import Figure
 import nnblip
 from nnblip import effects
 from nnblip.effects import THRESHOLD
-from nnblip.errors import SettingError
 from nnblip.examples import Example
 from nnblip.experiments import Defaults, Experiment, Run, claims, maps
 from nnblip.experiments.claims import ALPHA, FAILS, HOLDS, OPEN, Verdict, of_several
@@ -71,11 +70,7 @@ def hardest(source: Source, n: int) -> str | None:
 
 def questions(run: Run) -> list[Example]:
     """Of one type: else the type of a question would say something of its answer without any picture."""
-    if len(run.sources) > 1:
-        raise SettingError(
-            f"dataset {' '.join(run.options.dataset)}: cross_modal takes one; run it for each, with an --out of its own"
-        )
-    source = run.sources[0]
+    source = run.source
     most = None if run.options.types else hardest(source, run.options.n)
     (group,) = run.choose(by_type=False, keep=lambda e: most is None or source.type_of(e) == most)
     asked = ", ".join(run.options.types) or most

@@ -37,12 +37,14 @@ SMALLER: dict[str, dict[str, Any]] = {
     "noise_level": {"draws": 2, "nu": (0.5, 5.0), "noise": ("multiplicative", "scale"), "types": ("color",)},
     "paper_heatmaps": {"draws": 2, "dataset": ("scenes",)},
     "planted": {"n": 1},
+    "replications": {"draws": 2},
     "question_types": {"draws": 2, "dataset": ("scenes",), "types": ("color", "location")},
 }
 #: What else does, of its own constants.
 FEWER: dict[str, dict[str, Any]] = {
     "mechanisms": {"SHARES": (100, 5, 0.5), "STEPS": 1, "RANDOM": 4, "SINGLES": 6, "SAFE": 0.5},
     "multi_state": {"STEPS": 3},  # of the greedy sets
+    "replications": {"ASKED": 4},
     "planted": {"KINDS": {"or": KINDS["or"]}, "EXAMPLES": 1, "STEPS": 2},
 }
 #: These trace no sweep, of which something could be diagnosed.
@@ -309,6 +311,43 @@ def check_mechanisms(out: Path, summary: str, claims: dict[str, Any]) -> None:
         tree.logit_difference.squeeze() - result["corrupted"].logit_difference.squeeze()[-len(held_out) :]
     ).values
     np.testing.assert_allclose(brought, data.circuit.values, atol=1e-2)
+
+
+def check_replications(out: Path, summary: str, claims: dict[str, Any]) -> None:
+    noise, scale = xr.open_datatree(out / "noise.zarr"), xr.open_datatree(out / "scale.zarr")
+    clean = noise["clean"].probability.values
+    assert (clean - noise["corrupted"].probability.values.mean((1, 2))).mean() > 0.3
+    assert row_of(summary, "high_score: P(answer), clean")[2].startswith(f"{clean.mean():+z.3f}")
+    restored = noise["question_encoder"].probability.sel(kind="block").values[:, 0].mean(1)
+    best = np.nanmax(restored.reshape(len(clean), -1), 1).mean()
+    assert row_of(summary, "scores: highest of the question encoder's map")[2].startswith(f"{best:+z.3f}")
+
+    for column, name in ((2, "another_picture"), (3, "another_word")):
+        pair = xr.open_datatree(out / f"{name}.zarr").to_dataset()
+        assert pair.total.values.min() > 1 and pair.corrupted.values.mean() < 0.3
+        for kind, said in (("attention_out", "self-attention"), ("crossattention_out", "cross-attention")):
+            share = pair.effect.sel(kind=kind).values.mean(1).mean() / pair.total.values.mean()
+            row = row_of(summary, f"patching effect, {said}, mean over layers and tokens")
+            assert row[column].startswith(f"{share:+z.3f}")
+
+    cut = scale["knock_outs"].probability
+    table = summary.split("## Attention knock-outs")[1]
+    for layer in range(6):
+        row = row_of(table, str(layer))
+        for column, edges, reach in (
+            (1, "image_to_question", 0),
+            (2, "image_to_question", 1),
+            (6, "question_to_answer", 1),
+        ):
+            span = range(max(0, layer - reach), min(6, layer + reach + 1))
+            left = cut.sel(knock_out=nnblip.knock_out(edges, layers=span).name).values
+            change = 100 * (left - scale["clean"].probability.values) / scale["clean"].probability.values
+            assert float(row[column].split()[0]) == pytest.approx(change.mean(), abs=6e-4)
+            assert change.min() < -50 or layer < 4 or not reach, "what is read in the last layers is needed"
+
+    said = xr.open_datatree(out / "lens.zarr")["decoder_lens"].said.values
+    same = (said[:, -2] == said[:, -1]).mean()
+    assert f"from the last layer but one: {same:+z.3f}" in claims["lens"]["because"]
 
 
 def check_multi_state(out: Path, summary: str, claims: dict[str, Any]) -> None:

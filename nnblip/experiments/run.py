@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from nnblip.datasets.records import Dataset, lot
-from nnblip.errors import STUMBLES, NnblipError, ResultError, one_of
+from nnblip.errors import STUMBLES, NnblipError, ResultError, SettingError, one_of
 from nnblip.examples import Example
 from nnblip.experiments import choose as choosing
 from nnblip.experiments.choose import Asked, Group
@@ -58,6 +58,16 @@ class Run:
         """The model. An experiment on planted ones has none."""
         assert self._model is not None, f"{self.experiment.name} brings its models itself"
         return self._model
+
+    @property
+    def source(self) -> Source:
+        """The only data set. Raises `SettingError` if there are several."""
+        if len(self.sources) > 1:
+            raise SettingError(
+                f"dataset {' '.join(self.options.dataset)}: {self.experiment.name} takes one; run it for each, with an"
+                " --out of its own"
+            )
+        return self.sources[0]
 
     # --- questions ---------------------------------------------------------------------
 
