@@ -273,7 +273,8 @@ def plot(
         for number, (label, values) in enumerate(lines.items()):
             plain = values.reset_coords(drop=True).transpose("example", "layer")
             line(axes, plain.layer.values, bounds(plain, support), number, label)
-        near_means(axes, [one.mean("example").values for one in lines.values()])
+        if support != (0, 1):
+            near_means(axes, [one.mean("example").values for one in lines.values()])
         tidy(axes, name, "layer", y)
         axes.legend(frameon=False, fontsize=6.5, loc="upper left", bbox_to_anchor=(-0.02, -0.18), labelspacing=0.25)
     return figure

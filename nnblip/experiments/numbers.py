@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
+from scipy.stats import binomtest
 
 from nnblip import effects
 from nnblip.effects.intervals import MIN_DRAWS, MIN_EXAMPLES
@@ -77,13 +78,32 @@ def means(
 def bounds(
     values: xr.DataArray, support: tuple[float, float] | None = None, level: float = 0.95, over: str = "examples"
 ) -> xr.Dataset:
-    """`effects.interval`: `value`, `low`, `high`, `units` and `reason`. Examples are the units, one or many."""
+    """`effects.interval`: `value`, `low`, `high`, `units` and `reason`. Examples are the units, one or many.
+
+    How often something is so, numbers of a `support` (0, 1) that are all 0 or 1, has Wilson's score interval (1927): a
+    bootstrap cannot tell how rare is what it has seen once, or never.
+    """
     if over == "draws":
         values = values.isel(example=0) if "example" in values.dims else values
         return effects.interval(values, over="draws", support=support, level=level)  # type: ignore[return-value]
     if "draw" in values.dims:
         values = values.mean("draw")
-    return effects.interval(values, over="examples", support=support, level=level)  # type: ignore[return-value]
+    found = effects.interval(values, over="examples", support=support, level=level)
+    assert isinstance(found, xr.Dataset)
+    return _wilson(values, found, level) if support == (0, 1) else found
+
+
+def _wilson(values: xr.DataArray, found: xr.Dataset, level: float) -> xr.Dataset:
+    """Other bounds where all numbers are 0 or 1, and enough."""
+    found = found.copy(deep=True)
+    often = ((values == 0) | (values == 1) | values.isnull()).all("example").transpose(*found["value"].dims).values
+    for place in np.ndindex(often.shape):
+        count = int(found["units"].values[place])
+        if often[place] and count >= MIN_EXAMPLES:
+            seen = binomtest(round(float(found["value"].values[place]) * count), count)
+            found["low"].values[place], found["high"].values[place] = seen.proportion_ci(level, "wilson")
+            found["reason"].values[place] = ""
+    return found
 
 
 def compared(a: xr.DataArray, b: xr.DataArray, paired: bool, level: float = 0.95) -> xr.Dataset:
