@@ -38,6 +38,7 @@ from nnblip.datasets import correct, partners
 from nnblip.datasets.records import Dataset
 from nnblip.edges import KnockOut
 from nnblip.effects import THRESHOLD
+from nnblip.errors import NnblipError
 from nnblip.examples import Example
 from nnblip.experiments import Defaults, Experiment, Run
 from nnblip.experiments.claims import OPEN, Verdict, above, everywhere, of_several
@@ -129,6 +130,7 @@ def palit(run: Run, noisy: xr.DataTree, scaled: xr.DataTree, right: xr.Dataset) 
         return mean(values.isel(nu=0, drop=True).mean("draw") if node == "corrupted" else values, (0, 1))
 
     total = effects.total_effect(noisy)["corrupted"].to_dataset()["probability"].isel(nu=0, drop=True).mean("draw")
+    nu = f"ν = {run.options.nu[0]:g}"
     two = {one: effects.gamma(noisy, estimator=one).sel(kind="block").isel(nu=0, drop=True).reset_coords(drop=True)
            for one in ("ratio_of_means", "mean_of_ratios")}  # fmt: skip
     said = "; ".join(f"{kind} {int(r)} of {int(n)}" for kind, r, n in
@@ -138,11 +140,11 @@ def palit(run: Run, noisy: xr.DataTree, scaled: xr.DataTree, right: xr.Dataset) 
         ["questions", "466 of the first 500 color questions of seven words", f"{noisy.sizes['example']}"],
         ["answered correctly", "color 80 %, location 26 %, counting 3 %", said],
         ["high_score: P(answer), clean", "0.8970, of the saved run", str(p(noisy, "clean"))],
-        ["low_score: P(answer), corrupted, ν = 5", "0.8970, of the saved run", str(p(noisy, "corrupted"))],
+        [f"low_score: P(answer), corrupted, {nu}", "0.8970, of the saved run", str(p(noisy, "corrupted"))],
         ["total effect below 0.05", "not reported", f"{int((total < THRESHOLD).sum())} of {total.size} examples"],
         ["scores: highest of the question encoder's map", "not reported", str(highest(noisy, ENCODER))],
         ["scores: highest of the answer decoder's map", "not reported", str(highest(noisy, DECODER))],
-        *([f"Γ(ν = 5), {component.replace('_', ' ')}, {how}", "a curve" if "single" in how else "not reported",
+        *([f"Γ({nu}), {component.replace('_', ' ')}, {how}", "a curve" if "single" in how else "not reported",
            str(mean(two[one][component], SHARE))]
           for component in TEXT_COMPONENTS
           for one, how in (("mean_of_ratios", "mean of single ratios"), ("ratio_of_means", "ratio of means"))),
@@ -152,7 +154,7 @@ def palit(run: Run, noisy: xr.DataTree, scaled: xr.DataTree, right: xr.Dataset) 
         *(["highest of three attention states, " + component.replace("_", " "), "not reported", str(best)]
           for component, best in windows_of(scaled).items()),
     ]  # fmt: skip
-    run.section("Palit et al. 2023, both notebooks", f"Means with {intervals_are()}.\n\n{table(*rows)}")
+    run.section("Palit et al. 2023, both notebooks", f"Means with {intervals_are()}. Their ν is 5.\n\n{table(*rows)}")
     maps = restored(noisy)
     profile = {component: of_examples(maps, component) for component in TEXT_COMPONENTS}
     level = of_several(len(profile))
@@ -290,11 +292,12 @@ def run(run: Run) -> None:
     cells = cuts(layers)
     windows = [sites.windows(WINDOW, "attention", component, "center", "cut") for component in TEXT_COMPONENTS]
     every = [*windows, *{one.name: one for one in cells.values()}.values()]
-    noisy = run.sweep("noise", examples)
+    # first what may be refused
+    found = {name: run.stage(name.replace(" ", "_"), partial(swapped, run, examples, name)).to_dataset()
+             for name in (PICTURE, WORD)}  # fmt: skip
+    noisy = run.sweep("noise", examples, kinds=["block"])
     scaled = run.sweep("scale", examples, noise="scale", nu=1, draws=1, kinds=["attention"], cells=every)
     right = run.stage("accuracy", partial(accuracy, run)).to_dataset()
-    found = {name: run.stage(name.replace(" ", "_"), partial(swapped, run, examples, at)).to_dataset()
-             for name, at in ((PICTURE, "image_embeds"), (WORD, "question"))}  # fmt: skip
     says = run.stage("lens", lambda: nnblip.lens(run.model, examples))["decoder_lens"].to_dataset().load()
 
     profile = palit(run, noisy, scaled, right)
@@ -304,14 +307,23 @@ def run(run: Run) -> None:
     run.figure("replications", plot(profile, found, change, lens(run, says)))
 
 
-def swapped(run: Run, examples: list[Any], noise_at: str) -> xr.Dataset:
-    """The patching effects of NOTICE, of the examples for which there is a minimal pair."""
-    if noise_at == "question":
+def swapped(run: Run, examples: list[Example], pair: str) -> xr.Dataset:
+    """The patching effects of NOTICE, of the examples for which there is a minimal pair.
+
+    Raises:
+        NnblipError: if these are too few for a test.
+    """
+    if pair == WORD:
         questions = [one.question for one in run.source.examples]
         chosen = other_questions(run.model, examples, questions, run.options.seed)
     else:
         chosen = list(partners(run.model, Dataset.of("pairs", examples), run.options.seed, progress=False))
-    return patching(run.model, chosen, noise_at, run.options.seed)
+    if len(chosen) < run.experiment.least:
+        raise NnblipError(
+            f"of {len(examples)} questions {len(chosen)} have {pair} with which they are answered otherwise: expected"
+            f" at least {run.experiment.least}; take more (--n), or other types"
+        )
+    return patching(run.model, chosen, "question" if pair == WORD else "image_embeds", run.options.seed)
 
 
 EXPERIMENT = Experiment(

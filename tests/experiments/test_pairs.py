@@ -70,3 +70,20 @@ def test_patching_effects_are_those_of_plain_hooks(model, colors, noise_at):
     got = [found.effect.sel(kind=kind, layer=last).item() for kind, _ in kinds[:2]]
     got.append(found.heads.sel(layer=last, head=1).item())
     assert got == pytest.approx(wanted, abs=2e-3)
+
+
+def test_too_few_pairs_for_a_test_are_told_of(monkeypatch):
+    import sys
+    from types import SimpleNamespace
+
+    from nnblip.errors import NnblipError
+    from nnblip.experiments import index
+
+    made = index.load("replications")
+    module = sys.modules["nnblip_experiment_replications"]
+    monkeypatch.setattr(module, "other_questions", lambda *given: [])
+    run = SimpleNamespace(
+        experiment=made, model=None, options=SimpleNamespace(seed=0), source=SimpleNamespace(examples=[])
+    )
+    with pytest.raises(NnblipError, match="of 3 questions 0 have another word with which they are answered otherwise"):
+        module.swapped(run, [1, 2, 3], module.WORD)
