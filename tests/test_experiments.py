@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
@@ -45,7 +46,7 @@ FEWER: dict[str, dict[str, Any]] = {
     "mechanisms": {"SHARES": (100, 5, 0.5), "STEPS": 1, "RANDOM": 4, "SINGLES": 6, "SAFE": 0.5},
     "multi_state": {"STEPS": 3},  # of the greedy sets
     "replications": {"ASKED": 4},
-    "planted": {"KINDS": {"or": KINDS["or"]}, "EXAMPLES": 1, "STEPS": 2},
+    "planted": {"KINDS": {kind: KINDS[kind] for kind in ("layer", "or")}, "EXAMPLES": 1, "STEPS": 2},
 }
 #: These trace no sweep, of which something could be diagnosed.
 WITHOUT_SWEEPS = ("planted",)
@@ -271,15 +272,29 @@ def edge_of(line: dict[str, str]) -> nnblip.Edge:
 
 
 def check_planted(out: Path, summary: str, claims: dict[str, Any]) -> None:
+    """Each method on two plants: what theory says of them."""
     found = xr.open_datatree(out / "auroc.zarr").to_dataset()
-    assert found["kind"].values.tolist() == ["or"]
-    numbers = dict(zip(found["method"].values.tolist(), found["auroc"].values[0].tolist(), strict=True))
-    assert numbers["edges, restored"] == 1 > numbers["edges, damaged"], "of two ways either suffices"
-    for name, value in numbers.items():
-        assert row_of(summary, name)[1].rstrip("*") == f"{value:.2f}"
-        assert row_of(summary, name)[1].endswith("*") == (
-            found["auroc_of_shown"].sel({"method": name}).item() == 1 and value < 1
-        )
+    assert found["kind"].values.tolist() == ["layer", "or"]
+    layer, either = (
+        dict(zip(found["method"].values.tolist(), one.tolist(), strict=True)) for one in found.auroc.values
+    )
+    assert {name for name, value in layer.items() if value < 1} == {"attention weights"}, "one way: all see it"
+    sorts = sys.modules["nnblip_experiment_planted"].sorts_of(nnblip.planted("or", 0, examples=1))
+    for name in ("states", "edges"):
+        share = sorts[name].shown["noising"].sum() / sorts[name].planted.sum()
+        assert 0 < share < 1, "what comes after the two ways meet"
+        assert either[f"{name}, damaged"] == pytest.approx(share + (1 - share) / 2), "the others are found by chance"
+    assert either["states, restored"] == either["edges, restored"] == 1, "either of two ways suffices"
+    assert either["knock-out map"] == pytest.approx((1 + 1 / 3) / 2), "the last of three cuts, the others by chance"
+    for name in ("attribution patching", "integrated gradients"):
+        assert max(either[f"states, {name}"], either[f"edges, {name}"]) < 0.7, "flat on both sides of a threshold"
+    assert either["Grad-CAM"] == 0.5 < 0.9 < either["attention weights"] < 1
+    for place, kind in enumerate(("layer", "or"), 1):
+        for name in found["method"].values.tolist():
+            one = found.isel(plant=place - 1).sel({"method": name})
+            cell = row_of(summary, name)[place]
+            assert cell.rstrip("*") == f"{one.auroc.item():.2f}"
+            assert cell.endswith("*") == (one.auroc_of_shown.item() == 1 and one.auroc.item() < 1), kind
     assert claims["shown"]["said"] == HOLDS and claims["whole"]["said"] == HOLDS
 
 
