@@ -313,11 +313,12 @@ def check_mechanisms(out: Path, summary: str, claims: dict[str, Any]) -> None:
     assert float(row[2]) == pytest.approx(cpr, abs=6e-4)
     with (out / "circuit_object.csv").open() as file:
         lines = list(csv.DictReader(file))
-    assert len(lines) == int(data.member.sum()) > 0 and row[4].startswith(f"{len(lines)} (")
-    assert row[5].startswith(f"{data.circuit.values.mean() / data['all'].values.mean():+z.3f}")
+    assert row[4].startswith(f"{curve[5]:+z.3f}")
+    assert len(lines) == int(data.member.sum()) > 0 and row[5].startswith(f"{len(lines)} (")
+    assert row[6].startswith(f"{data.circuit.values.mean() / data['all'].values.mean():+z.3f}")
     # the circuit, read from its file, run on the examples that did not choose it
     edges = [edge_of(line) for line in lines]
-    held_out = [e for e in nnblip.datasets.open_dataset("scenes") if e.id in set(data.example.values.tolist())]
+    held_out = [e for e in nnblip.datasets.open_dataset("scenes:3000") if e.id in set(data.example.values.tolist())]
     held_out.sort(key=lambda e: data.example.values.tolist().index(e.id))
     tree = nnblip.circuit_trace(
         nnblip.BlipVQA(), held_out, {"it": edges}, nu=1, draws=1, noise="mean", progress=False
