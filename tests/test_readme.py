@@ -220,3 +220,14 @@ def used(program: str) -> set[str]:
     """The names of nnblip that a program uses."""
     imported = {f"{module}.{name}" for module, name in re.findall(r"from (nnblip[.\w]*) import (\w+)", program)}
     return imported | {name for name in re.findall(r"(?<![\w.])(nnblip(?:\.\w+)+)", program) if "__" not in name}
+
+
+def test_the_page_of_experiments_has_all_of_them_and_all_of_their_claims():
+    folder = ROOT / "experiments"
+    page = (folder / "README.md").read_text()
+    parts = re.split(r"^## ", page, flags=re.MULTILINE)[1:]
+    assert [part.partition(":")[0] for part in parts] == index.names()
+    for name, part in zip(index.names(), parts, strict=True):
+        made = index.load(name)
+        assert part.startswith(f"{name}: {made.question}\n") and (folder / "figures" / f"{name}.png").is_file()
+        assert all(claim in part for claim in made.claims.values()), "`nnblip experiment --all` makes it anew"
