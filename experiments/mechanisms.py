@@ -267,7 +267,8 @@ def run(run: Run) -> None:
     run.section(
         "Circuits",
         f"Of the logit difference, with {intervals_are()} that chose nothing; intervals of types hold together."
-        f" Searched on {SEARCHED} other examples, or half of them.\n\n{table(*rows)}",
+        f" Searched on {SEARCHED} other examples, or half of them.\n\n{table(*rows)}"
+        + "".join(f"\n\n{name}: {told}" for name, one in found.items() if (told := lacking(one, level))),
     )
     for name in run.experiment.claims:
         run.claim(name, everywhere({group: _verdicts(data, level)[name] for group, data in found.items()}))
@@ -294,6 +295,22 @@ def _row(name: str, data: xr.Dataset, level: float) -> list[str]:
     random = _of_all(data["random"].mean("random"), data).bare
     return [*row, _best(data, level).bare, f"{count} ({100 * count / total:.2f} %)", shares[0], random, shares[1],
             f"{needed} of {tried}", f"{float(data['jaccard']):.2f}"]  # fmt: skip
+
+
+def lacking(data: xr.Dataset, level: float) -> str:
+    """What there is instead, where not even the best `MOST` % are faithful; an empty text where that is not so."""
+    if not _best(data, level).high < FAITHFUL:
+        return ""
+    values = (data["left"].mean("example") / data["all"].mean()).sortby("share")
+    small = values.sel(share=values.share <= MOST)
+    enough = values.share.values[(values >= FAITHFUL).values]
+    size = 100 * float(data["member"].mean())
+    pruned = f"; pruning from there leaves {size:.1f} %" if size else ""
+    return (
+        f"no circuit of at most {MOST:g} % that the search finds is faithful. The most that one of them brings back is"
+        f" {float(small.max()):+z.3f} (of {float(small.share[int(small.argmax('share'))]):g} %); the smallest that is"
+        f" faithful has {float(enough.min()) if enough.size else 100:g} % of the edges{pruned}."
+    )
 
 
 def _best(data: xr.Dataset, level: float) -> Mean:

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import nnblip
 from nnblip.experiments import index
@@ -64,3 +65,22 @@ def test_areas_are_those_of_the_curve(monkeypatch):
     assert cpr == pytest.approx(0.1 * 0.25 + 0.4 * 0.85 + 0.5 * 1.1)
     # MIB takes the size of the distance to 1 at the sizes, and trapezoids between them
     assert cmd == pytest.approx(0.1 * 0.75 + 0.4 * 0.35 + 0.5 * 0.1)
+
+
+def test_why_there_is_no_small_circuit_is_said_by_numbers():
+    rng = np.random.default_rng(0)
+    whole = rng.uniform(4, 6, 12)
+    curve = {100: 1.0, 60: 0.95, 40: 0.3, 5: 0.1, 2: 0.12, 1: 0.05}
+    data = xr.Dataset(
+        {
+            "all": ("example", whole),
+            "left": (("example", "share"), np.outer(whole, list(curve.values())) + rng.normal(0, 0.001, (12, 6))),
+            "member": ("edge", np.arange(1000) < 150),
+        },
+        {"share": list(curve)},
+    )
+    told = MECHANISMS.lacking(data, 0.95)
+    assert "The most that one of them brings back is +0.12" in told and "(of 2 %)" in told
+    assert told.endswith("the smallest that is faithful has 60 % of the edges; pruning from there leaves 15.0 %.")
+    data["left"] = data["left"].where(data.share != 5, data["all"])
+    assert MECHANISMS.lacking(data, 0.95) == ""
