@@ -19,6 +19,7 @@ from helpers.trees import said
 from nnsight.schema.config import CONFIG
 
 import nnblip
+from nnblip.command.trace import SCENE
 from nnblip.errors import RemoteError
 from nnblip.remote.server.stack import free_port
 
@@ -127,7 +128,7 @@ def test_a_hub_id_with_an_accepted_key(strict, variables, local, tmp_path):
     assert done.returncode == 0, done.stderr
     there = xr.open_datatree(out / "result.zarr", engine="zarr")
     here = nnblip.causal_trace(
-        local, EXAMPLES, nu=5, draws=2, regions=4, progress=False,
+        local, nnblip.demo.examples()[SCENE], nu=5, draws=2, regions=4, progress=False,
         components=["image_encoder", "question_encoder", "answer_decoder"],
     )  # fmt: skip
     for node in here.subtree:

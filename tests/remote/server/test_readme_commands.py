@@ -12,6 +12,7 @@ import xarray as xr
 from helpers.servers import READY_SECONDS, ROOT, processes, server_python
 
 import nnblip
+from nnblip.command.trace import SCENE
 from nnblip.errors import RemoteError
 from nnblip.remote.server.stack import PORT, check_free, free_port
 
@@ -76,6 +77,6 @@ def test_from_nothing_to_a_remote_map(local, tmp_path):
     assert "traced: 0" in log.read_text() and "stopped: 0" in log.read_text(), log.read_text()
     assert not processes(port)
     there = xr.open_datatree(tmp_path / "nnblip-out" / "result.zarr", engine="zarr")
-    here = nnblip.causal_trace(local, nnblip.demo.examples()[:1], nu=[1, 3, 5, 10], draws=10, progress=False)
+    here = nnblip.causal_trace(local, nnblip.demo.examples()[SCENE], nu=[1, 3, 5, 10], draws=10, progress=False)
     for name in ("clean", "corrupted", "question_encoder", "answer_decoder"):
         np.testing.assert_allclose(there[name].probability, here[name].probability, atol=5e-5)
