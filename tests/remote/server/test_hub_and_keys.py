@@ -127,10 +127,7 @@ def test_a_hub_id_with_an_accepted_key(strict, variables, local, tmp_path):
     done = command(strict, variables | {"XDG_STATE_HOME": str(state)}, "trace", *asked)
     assert done.returncode == 0, done.stderr
     there = xr.open_datatree(out / "result.zarr", engine="zarr")
-    here = nnblip.causal_trace(
-        local, nnblip.demo.examples()[SCENE], nu=5, draws=2, regions=4, progress=False,
-        components=["image_encoder", "question_encoder", "answer_decoder"],
-    )  # fmt: skip
+    here = nnblip.causal_trace(local, nnblip.demo.examples()[SCENE], nu=5, draws=2, progress=False)
     for node in here.subtree:
         for name, values in node.data_vars.items():
             np.testing.assert_allclose(there[node.path][name], values, atol=5e-5, err_msg=f"{node.path} {name}")
