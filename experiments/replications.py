@@ -8,11 +8,12 @@
 One command runs all of them, on the same questions of one type (`--types`; "color" where there is one):
 
 - *Palit et al. 2023* (2308.14179), first notebook: multiplicative noise, one state restored; second notebook:
-  embeddings scaled by 0.7691, attention states alone and in windows of three layers. The maps themselves are those of
-  `paper_heatmaps`, the ladder of ν is `noise_level`.
+  embeddings scaled by 0.7691, one state restored, and in the question encoder the stream after self- or cross-attention
+  in windows of three layers. The maps themselves are those of `paper_heatmaps`, the ladder of ν is `noise_level`.
 - *NOTICE* (Golovanevsky et al. 2024, 2406.16320): another picture, or another word in the question, instead of noise;
   the patching effect is (LD restored - LD corrupted) / (LD clean - LD corrupted), LD the logit of the answer minus that
-  of what the corrupted run answers. What they call MLP is the block's output, because of post-LayerNorm; here are both.
+  of what the corrupted run answers. Their attention modules are what each sublayer adds, before its dense layer, which
+  is linear. What they call MLP is the block's output, because of post-LayerNorm; here are both.
 - *Attention knock-outs* (Geva et al. 2023, 2304.14767; on vision-language models Zhang et al. 2024, 2411.18620):
   attention edges cut in windows of layers, and in single ones; relative change of P(answer) in per cent.
 - *DecoderLens* (Langedijk et al. 2023, 2310.03686): the decoder reads each layer of the encoder.
@@ -53,6 +54,8 @@ from nnblip.sites import TEXT_COMPONENTS
 ENCODER, DECODER = TEXT_COMPONENTS
 #: The study's windows, of their layers: 3 of 12 (Palit), 9 of 32 or 40 (Zhang).
 WINDOW = 3
+#: What the second notebook restores in windows: the stream after these sublayers.
+STREAM = ("attention", "crossattention")
 PICTURE, WORD = "another picture", "another word"
 #: The support of a relative change.
 PER_CENT = (-100.0, np.inf)
@@ -124,6 +127,10 @@ def highest(tree: xr.DataTree, component: str) -> Mean:
 
 def palit(run: Run, noisy: xr.DataTree, scaled: xr.DataTree, right: xr.Dataset) -> dict[str, xr.DataArray]:
     """Both notebooks; gives each component's layer profile under noise."""
+    maps = restored(noisy)
+    profile = {component: of_examples(maps, component) for component in TEXT_COMPONENTS}
+    halves = {component: later_minus_earlier(one) for component, one in profile.items()}
+    short = (noisy[DECODER].token_text != "").sum("token") == 1
 
     def p(tree: xr.DataTree, node: str) -> Mean:
         values = tree[node].to_dataset()["probability"].reset_coords(drop=True)
@@ -144,33 +151,42 @@ def palit(run: Run, noisy: xr.DataTree, scaled: xr.DataTree, right: xr.Dataset) 
         ["total effect below 0.05", "not reported", f"{int((total < THRESHOLD).sum())} of {total.size} examples"],
         ["scores: highest of the question encoder's map", "not reported", str(highest(noisy, ENCODER))],
         ["scores: highest of the answer decoder's map", "not reported", str(highest(noisy, DECODER))],
-        *([f"Γ({nu}), {component.replace('_', ' ')}, {how}", "a curve" if "single" in how else "not reported",
+        *([f"later minus earlier half of the layers, {component.replace('_', ' ')}, effect on P(answer)",
+           "“causal relevance of later layer representations”, by eye", str(mean(one))]
+          for component, one in halves.items()),
+        *([f"Γ({nu}), {component.replace('_', ' ')}, {how}",
+           "a curve of 200 examples, ten repeats; ν = 5 by eye" if "single" in how else "not reported",
            str(mean(two[one][component], SHARE))]
           for component in TEXT_COMPONENTS
           for one, how in (("mean_of_ratios", "mean of single ratios"), ("ratio_of_means", "ratio of means"))),
-        ["second notebook: P(answer), embeddings times 0.7691", "0.735, of one example", str(p(scaled, "corrupted"))],
-        ["its highest score, question encoder, attention", "0.749, of one example", str(highest(scaled, ENCODER))],
-        ["its highest score, answer decoder, attention", "0.803, of one example", str(highest(scaled, DECODER))],
-        *(["highest of three attention states, " + component.replace("_", " "), "not reported", str(best)]
-          for component, best in windows_of(scaled).items()),
+        ["second notebook, low_score: embeddings times 0.7691", "0.735, of one example", str(p(scaled, "corrupted"))],
+        ["second notebook, scores: highest, question encoder", "0.749, of one example", str(highest(scaled, ENCODER))],
+        ["second notebook, scores: highest, answer decoder",
+         "0.803, of one example, of a map with the last layer, which restores by construction",
+         str(highest(scaled, DECODER))],
+        *([f"second notebook, scores: highest of three layers, {kind}, question encoder", "maps", str(best)]
+          for kind, best in windows_of(scaled).items()),
     ]  # fmt: skip
-    run.section("Palit et al. 2023, both notebooks", f"Means with {intervals_are()}. Their ν is 5.\n\n{table(*rows)}")
-    maps = restored(noisy)
-    profile = {component: of_examples(maps, component) for component in TEXT_COMPONENTS}
-    level = of_several(len(profile))
-    parts = {component.replace("_", " "): above(mean(later_minus_earlier(one), level=level), 0, "later minus earlier")
-             for component, one in profile.items()}  # fmt: skip
-    run.claim("late", everywhere(parts))
+    run.section(
+        "Palit et al. 2023, both notebooks",
+        f"Means with {intervals_are()}. Their ν is 5. Their P(answer) is that of the answer's first token, here it is"
+        f" that of all: {int(short.sum())} of {short.size} answers have one.\n\n{table(*rows)}",
+    )
+    level = of_several(len(halves))
+    run.claim("late", everywhere({
+        component.replace("_", " "): above(mean(one, level=level), 0, "later minus earlier")
+        for component, one in halves.items()
+    }))  # fmt: skip
     return {component: shares(by_layer(one), total.reset_coords(drop=True)) for component, one in profile.items()}
 
 
 def windows_of(tree: xr.DataTree) -> dict[str, Mean]:
-    """The largest P(answer) of each example among windows, without those that restore by construction."""
+    """By kind: the largest P(answer) of each example among windows, without those that restore by construction."""
     data = tree["cells"].to_dataset()
     given = effects.structural(tree)["cells"].to_dataset()["structural"]
     values = data["probability"].isel(nu=0, draw=0, drop=True).where(~given)
-    return {component: mean(values.isel(cell=np.flatnonzero(data.component == component)).max("cell")
-                            .reset_coords(drop=True), (0, 1)) for component in TEXT_COMPONENTS}  # fmt: skip
+    return {kind: mean(values.isel(cell=np.flatnonzero(data.kind == kind)).max("cell").reset_coords(drop=True), (0, 1))
+            for kind in STREAM}  # fmt: skip
 
 
 def notice(run: Run, found: dict[str, xr.Dataset]) -> None:
@@ -181,36 +197,49 @@ def notice(run: Run, found: dict[str, xr.Dataset]) -> None:
     for name, of in (("P(answer), clean", "clean"), ("P(answer), corrupted", "corrupted")):
         rows.append([name, "not reported", *(mean(one[of], (0, 1)).bare for one in found.values())])
     for kind in KINDS:
+        said = f"{NAMES[kind]}, mean over layers and tokens"
+        single = [mean(one.patching_effect.sel(kind=kind).mean("layer"), SHARE).bare for one in found.values()]
+        rows.append([f"patching effect, {said}", "maps", *single])
         means = [share(one.sel(kind=kind).mean("layer")).bare for one in effect.values()]
-        rows.append([f"patching effect, {NAMES[kind]}, mean over layers and tokens", "maps", *means])
-    picked = {name: strongest(one, ("layer", "head")) for name, one in heads.items()}
-    cells = [where if best is None else f"{where}: {best.bare}" for where, best, _ in picked.values()]
-    rows.append([
-        "strongest head of cross-attention, on examples that did not choose it",
-        "in middle layers; some are “universal”: they matter in every task, for pictures and words", *cells,
-    ])  # fmt: skip
-    run.section(
-        "NOTICE",
-        f"Shares of the total effect on the logit difference (ratios of means), with {intervals_are()}. Another"
-        " picture: one of which the same question is answered otherwise. Another word: a question about the same"
-        f" picture that differs in as few words as can be and is answered otherwise.\n\n{table(*rows)}",
-    )
-    level = of_several(2)
+        rows.append([f"ratio of means, {said}", "not reported", *means])
     gap = {name: (one.sel(kind="crossattention_out") - one.sel(kind="attention_out")).mean("layer")
            for name, one in effect.items()}  # fmt: skip
+    rows.append([
+        "cross- minus self-attention, ratio of means", "cross-attention does the “image-grounding”; no number",
+        *(share(one).bare for one in gap.values()),
+    ])  # fmt: skip
+    picked = {name: strongest(one, ("layer", "head")) for name, one in heads.items()}
+    cells = [where if best is None else f"{where}: {best.bare}" for where, best, _ in picked.values()]
+    rows.append(["strongest head of cross-attention, on examples that did not choose it", "in middle layers", *cells])
+    level = of_several(2)
+    where, best, values = picked[PICTURE]
+    universal = Verdict(OPEN, f"head of cross-attention for {PICTURE}: {where}")
+    cells = ["", ""]
+    if best is not None:
+        ((layer, head), *_), _ = effects.picked(heads[PICTURE], ("layer", "head"))
+        other = heads[WORD].sel(layer=layer, head=head)
+        cells = [best.bare, share(other).bare]
+        universal = everywhere({
+            PICTURE: above(mean(values, SHARE, level), 0, f"{where}, {PICTURE}"),
+            WORD: above(share(other, level), 0, f"{where}, {WORD}"),
+        })  # fmt: skip
+    rows.append([f"the head that is strongest for {PICTURE}", "“universal” heads contribute to every task, for pictures"
+                 " and words", *cells])  # fmt: skip
+    rows.append(["what universal heads do", "implicit image segmentation, object inhibition, outlier inhibition",
+                 *["not asked here"] * 2])  # fmt: skip
+    run.section(
+        "NOTICE",
+        f"The patching effect is theirs: of each example (LD restored - LD corrupted) / (LD clean - LD corrupted), then"
+        f" the mean. Ratios of means are sums of effects over sums of total effects. With {intervals_are()}. Another"
+        " picture: one of which the same question is answered otherwise. Another word: a question about the same"
+        " picture that differs in as few words as can be and is answered otherwise. LD is held against what the"
+        f" corrupted run answers, theirs against the pair's other answer.\n\n{table(*rows)}",
+    )
     run.claim("modules", everywhere({
         PICTURE: above(share(gap[PICTURE], level), 0, f"cross- minus self-attention, {PICTURE}"),
         WORD: above(share(-gap[WORD], level), 0, f"self- minus cross-attention, {WORD}"),
     }))  # fmt: skip
-    where, best, _ = picked[PICTURE]
-    if best is None:
-        run.claim("universal", Verdict(OPEN, f"head of cross-attention for {PICTURE}: {where}"))
-        return
-    ((layer, head), *_), _ = effects.picked(heads[PICTURE], ("layer", "head"))
-    other = share(heads[WORD].sel(layer=layer, head=head), level)
-    run.claim("universal", everywhere({
-        PICTURE: above(best, 0, f"{where}, {PICTURE}"), WORD: above(other, 0, f"{where}, {WORD}")
-    }))  # fmt: skip
+    run.claim("universal", universal)
 
 
 def flow(run: Run, change: dict[tuple[str, int], xr.DataArray]) -> None:
@@ -219,18 +248,21 @@ def flow(run: Run, change: dict[tuple[str, int], xr.DataArray]) -> None:
     for layer in range(max(one.sizes["layer"] for one in change.values())):
         cells = [mean(one.sel(layer=layer), PER_CENT).bare if layer in one.layer else "" for one in change.values()]
         rows.append([str(layer), *cells])
-    lost = {edges: later_minus_earlier(-change[edges, WINDOW]) for edges in ("image_to_question", "question_to_answer")}
+    lost = {edges: later_minus_earlier(-change[edges, WINDOW]) for edges in FLOW}
     more = {edges: f"lost in later minus in earlier layers, points: {mean(one, SHARE)}" for edges, one in lost.items()}
     reports = [
-        ["quantity", "they report", "this model and data"],
+        ["relative change in probability", "they report, of windows of 9 layers", "this model and data"],
         ["image to question", "first the whole picture, in lower layers; then what is asked about, in middle ones",
          more["image_to_question"]],
         ["question to the last position (here: to the answer)", "in higher layers", more["question_to_answer"]],
+        ["image to the last position", "the picture often gets there by way of the question",
+         "no such edge: BLIP's decoder reads the question's states alone"],
+        ["between question tokens", "not reported", more["question_to_question"]],
     ]  # fmt: skip
     run.section(
         "Attention knock-outs",
-        f"Relative change of P(answer) in per cent, with {intervals_are()}, where edges are cut in the {WINDOW} layers"
-        f" around each, or in that layer alone (1).\n\n{table(*rows)}\n\n{table(*reports)}",
+        f"Relative change of P(answer) in per cent (theirs: of its first token), with {intervals_are()}, where edges"
+        f" are cut in the {WINDOW} layers around each, or in that layer alone (1).\n\n{table(*rows)}\n\n{table(*reports)}",
     )
     level = of_several(2)
     said = "points lost in {} layers"
@@ -290,13 +322,13 @@ def run(run: Run) -> None:
     layers = dict(zip(TEXT_COMPONENTS, map(len, (run.model.question_encoder.layer, run.model.answer_decoder.layer)),
                       strict=True))  # fmt: skip
     cells = cuts(layers)
-    windows = [sites.windows(WINDOW, "attention", component, "center", "cut") for component in TEXT_COMPONENTS]
+    windows = [sites.windows(WINDOW, kind, ENCODER, "center", "cut") for kind in STREAM]
     every = [*windows, *{one.name: one for one in cells.values()}.values()]
     # first what may be refused
     found = {name: run.stage(name.replace(" ", "_"), partial(swapped, run, examples, name)).to_dataset()
              for name in (PICTURE, WORD)}  # fmt: skip
     noisy = run.sweep("noise", examples, kinds=["block"])
-    scaled = run.sweep("scale", examples, noise="scale", nu=1, draws=1, kinds=["attention"], cells=every)
+    scaled = run.sweep("scale", examples, noise="scale", nu=1, draws=1, kinds=["block"], cells=every)
     right = run.stage("accuracy", partial(accuracy, run)).to_dataset()
     says = run.stage("lens", lambda: nnblip.lens(run.model, examples))["decoder_lens"].to_dataset().load()
 

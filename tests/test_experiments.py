@@ -337,14 +337,34 @@ def check_replications(out: Path, summary: str, claims: dict[str, Any]) -> None:
     restored = noise["question_encoder"].probability.sel(kind="block").values[:, 0].mean(1)
     best = np.nanmax(restored.reshape(len(clean), -1), 1).mean()
     assert row_of(summary, "scores: highest of the question encoder's map")[2].startswith(f"{best:+z.3f}")
+    layers = np.nanmean(restored, 2) - noise["corrupted"].probability.values.mean((1, 2))[:, None]
+    late = (layers[:, 3:].mean(1) - layers[:, :3].mean(1)).mean()
+    row = row_of(summary, "later minus earlier half of the layers, question encoder, effect on P(answer)")
+    assert float(row[2].split()[0]) == pytest.approx(late, abs=6e-4)
+
+    # the second notebook: blocks of both, and windows in the question encoder alone
+    assert scale["answer_decoder"].kind.values.tolist() == ["block"]
+    blocks = scale["question_encoder"].probability.sel(kind="block").values
+    best = np.nanmax(blocks.reshape(len(clean), -1), 1).mean()
+    assert row_of(summary, "second notebook, scores: highest, question encoder")[2].startswith(f"{best:+z.3f}")
+    cells = scale["cells"].to_dataset()
+    assert set(cells.component.values) == {"question_encoder"}
+    for kind in ("attention", "crossattention"):
+        best = np.nanmax(cells.probability.values[..., cells.kind.values == kind].reshape(len(clean), -1), 1).mean()
+        row = row_of(summary, f"second notebook, scores: highest of three layers, {kind}, question encoder")
+        assert row[2].startswith(f"{best:+z.3f}")
 
     for column, name in ((2, "another_picture"), (3, "another_word")):
         pair = xr.open_datatree(out / f"{name}.zarr").to_dataset()
         assert pair.total.values.min() > 1 and pair.corrupted.values.mean() < 0.3
         for kind, said in (("attention_out", "self-attention"), ("crossattention_out", "cross-attention")):
-            share = pair.effect.sel(kind=kind).values.mean(1).mean() / pair.total.values.mean()
-            row = row_of(summary, f"patching effect, {said}, mean over layers and tokens")
-            assert row[column].startswith(f"{share:+z.3f}")
+            gained, total = pair.effect.sel(kind=kind).values.mean(1), pair.total.values
+            for estimate, how in (
+                (gained.mean() / total.mean(), "ratio of means"),
+                ((gained / total).mean(), "patching effect"),
+            ):
+                row = row_of(summary, f"{how}, {said}, mean over layers and tokens")
+                assert float(row[column].split()[0]) == pytest.approx(estimate, abs=6e-4)
 
     cut = scale["knock_outs"].probability
     table = summary.split("## Attention knock-outs")[1]

@@ -74,8 +74,9 @@ def patching(model: BlipVQA, examples: Sequence[Example], noise_at: str, seed: i
     Returns:
         `effect` (example, kind, layer) and `heads` (example, layer, head): indirect effects on the logit difference, of
         the kinds in `KINDS` and of heads of cross-attention, mean over tokens; `total` (example): the total effect on
-        it; `clean` and `corrupted` (example): P(answer). A cell that restores by construction is not left out: of
-        single tokens there is none.
+        it; `patching_effect` (example, kind, layer): one over the other, of each example alone, as NOTICE has it;
+        `clean` and `corrupted` (example): P(answer). A cell that restores by construction is not left out: of single
+        tokens there is none.
     """
     from nnblip.tracing.trace import causal_trace
 
@@ -89,11 +90,13 @@ def patching(model: BlipVQA, examples: Sequence[Example], noise_at: str, seed: i
             model, [example], nu=1, draws=1, noise="swap", noise_at=noise_at, seed=seed, rival=_first(model, other),
             components=["question_encoder"], kinds=[*KINDS, HEADS], progress=False,
         )  # fmt: skip
+        single = effects.relevance(tree, estimator="mean_of_ratios")["question_encoder"].to_dataset()[VALUE]
         gained, total = effects.indirect_effect(tree), effects.total_effect(tree)["corrupted"].to_dataset()
         numbers = {
             "effect": gained["question_encoder"].to_dataset()[VALUE].mean("token"),
             "heads": gained["question_encoder_heads"].to_dataset()[VALUE].sel(kind=HEADS).mean("token"),
             "total": total[VALUE],
+            "patching_effect": single.expand_dims("draw").mean("token"),
             "clean": tree["clean"].to_dataset()["probability"],
             "corrupted": tree["corrupted"].to_dataset()["probability"],
         }

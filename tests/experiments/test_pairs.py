@@ -70,6 +70,8 @@ def test_patching_effects_are_those_of_plain_hooks(model, colors, noise_at):
     got = [found.effect.sel(kind=kind, layer=last).item() for kind, _ in kinds[:2]]
     got.append(found.heads.sel(layer=last, head=1).item())
     assert got == pytest.approx(wanted, abs=2e-3)
+    single = [found.patching_effect.sel(kind=kind, layer=last).item() for kind, _ in kinds[:2]]
+    assert single == pytest.approx([one / total for one in wanted[:2]], abs=2e-3), "NOTICE's, of this example alone"
 
 
 def test_too_few_pairs_for_a_test_are_told_of(monkeypatch):
