@@ -262,7 +262,8 @@ def flow(run: Run, change: dict[tuple[str, int], xr.DataArray]) -> None:
     run.section(
         "Attention knock-outs",
         f"Relative change of P(answer) in per cent (theirs: of its first token), with {intervals_are()}, where edges"
-        f" are cut in the {WINDOW} layers around each, or in that layer alone (1).\n\n{table(*rows)}\n\n{table(*reports)}",
+        f" are cut in the {WINDOW} layers around each, or in that layer alone (1).\n\n{table(*rows)}"
+        f"\n\n{table(*reports)}",
     )
     level = of_several(2)
     said = "points lost in {} layers"
