@@ -262,7 +262,7 @@ def flow(run: Run, change: dict[tuple[str, int], xr.DataArray]) -> None:
     run.section(
         "Attention knock-outs",
         f"Relative change of P(answer) in per cent (theirs: of its first token), with {intervals_are()}, where edges"
-        f" are cut in the {WINDOW} layers around each, or in that layer alone (1).\n\n{table(*rows)}\n\n{table(*reports)}",
+        f" are cut in the {WINDOW} layers around each, or in it alone (1).\n\n{table(*rows)}\n\n{table(*reports)}",
     )
     level = of_several(2)
     said = "points lost in {} layers"
@@ -291,7 +291,7 @@ def plot(
     same: xr.DataArray,
 ) -> Figure:  # fmt: skip
     """A panel for each study, by layer."""
-    effect = {f"{NAMES[kind]}, {name}": shares(one.effect, one.total).sel(kind=kind, drop=True)
+    effect = {f"{NAMES[kind]}, {name}": one.patching_effect.sel(kind=kind, drop=True)
               for name, one in found.items() for kind in ("crossattention_out", "attention_out")}  # fmt: skip
     cut = {FLOW[edges]: one for (edges, width), one in change.items() if width == WINDOW}
     panels = (
