@@ -292,7 +292,7 @@ def plot(
     same: xr.DataArray,
 ) -> Figure:  # fmt: skip
     """A panel for each study, by layer."""
-    effect = {f"{NAMES[kind]}, {name}": shares(one.effect, one.total).sel(kind=kind, drop=True)
+    effect = {f"{NAMES[kind]}, {name}": one.patching_effect.sel(kind=kind, drop=True)
               for name, one in found.items() for kind in ("crossattention_out", "attention_out")}  # fmt: skip
     cut = {FLOW[edges]: one for (edges, width), one in change.items() if width == WINDOW}
     panels = (

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from nnblip import effects
 from nnblip.datasets.records import lot
 from nnblip.examples import Example
+from nnblip.results import VARIABLES
 
 if TYPE_CHECKING:
     from nnblip.model import BlipVQA
@@ -80,29 +81,33 @@ def patching(model: BlipVQA, examples: Sequence[Example], noise_at: str, seed: i
     """
     from nnblip.tracing.trace import causal_trace
 
-    parts = []
+    trees = []
     for example in tqdm(examples, unit="question", desc=f"swap at {noise_at}", disable=None):
         other = replace(
             example, answer=None, partner=None, other_question=None,
             **({"question": example.other_question} if noise_at == "question" else {"image": example.partner}),
         )  # fmt: skip
-        tree = causal_trace(
+        trees.append(causal_trace(
             model, [example], nu=1, draws=1, noise="swap", noise_at=noise_at, seed=seed, rival=_first(model, other),
             components=["question_encoder"], kinds=[*KINDS, HEADS], progress=False,
-        )  # fmt: skip
-        single = effects.relevance(tree, estimator="mean_of_ratios")["question_encoder"].to_dataset()[VALUE]
-        gained, total = effects.indirect_effect(tree), effects.total_effect(tree)["corrupted"].to_dataset()
-        numbers = {
-            "effect": gained["question_encoder"].to_dataset()[VALUE].mean("token"),
-            "heads": gained["question_encoder_heads"].to_dataset()[VALUE].sel(kind=HEADS).mean("token"),
-            "total": total[VALUE],
-            "patching_effect": single.expand_dims("draw").mean("token"),
-            "clean": tree["clean"].to_dataset()["probability"],
-            "corrupted": tree["corrupted"].to_dataset()["probability"],
-        }
-        found = xr.Dataset({name: one.reset_coords(drop=True) for name, one in numbers.items()})
-        parts.append(found.isel(nu=0, draw=0, drop=True))
-    return xr.concat(parts, "example")
+        ))  # fmt: skip
+    # each has a rival of its own, so they were traced one by one
+    tree = xr.DataTree.from_dict({
+        name: xr.concat([one[name].to_dataset()[list(VARIABLES)].reset_coords(drop=True) for one in trees], "example")
+        for name in trees[0].children
+    })  # fmt: skip
+    gained, total = effects.indirect_effect(tree), effects.total_effect(tree)["corrupted"].to_dataset()
+    single = effects.relevance(tree, estimator="mean_of_ratios")["question_encoder"].to_dataset()
+    numbers = {
+        "effect": gained["question_encoder"].to_dataset()[VALUE].mean("token"),
+        "heads": gained["question_encoder_heads"].to_dataset()[VALUE].sel(kind=HEADS).mean("token"),
+        "total": total[VALUE],
+        "patching_effect": single[VALUE].expand_dims("draw").mean("token"),
+        "clean": tree["clean"].to_dataset()["probability"],
+        "corrupted": tree["corrupted"].to_dataset()["probability"],
+    }
+    found = xr.Dataset({name: one.reset_coords(drop=True) for name, one in numbers.items()})
+    return found.isel(nu=0, draw=0, drop=True)
 
 
 def _first(model: BlipVQA, example: Example) -> int:
