@@ -67,6 +67,12 @@ def universe(extent: sites.Extent, regions: int = 1) -> list[Edge]:
     return [edge for family in families for edge in family(extent)]
 
 
+def edges_of(run: Run, example: Any) -> list[Edge]:
+    """All edges of an example and the answer that the model gives to it."""
+    answer = run.model.encode_answer(run.model.answer(example).text)
+    return universe(run.model.extent(len(run.model.encode(example).tokens), len(answer)))
+
+
 class Asker:
     """One model and noise, asked about examples of one layout."""
 
@@ -159,9 +165,7 @@ def studied(run: Run, group: Group) -> xr.Dataset:
     o = run.options
     asker = Asker(run.model, o.nu[0], o.draws, o.noise[0], o.seed)
     first, second = searched(group)
-    encoded = run.model.encode(first[0])
-    answer = run.model.encode_answer(run.model.answer(first[0]).text)
-    edges = universe(run.model.extent(len(encoded.tokens), len(answer)))
+    edges = edges_of(run, first[0])
     sizes = sizes_of(len(edges))
     nested = asker.search(first, edges, sizes)
     chosen = circuit_of(asker, first, edges, nested)
@@ -270,8 +274,9 @@ def run(run: Run) -> None:
         f" Searched on {SEARCHED} other examples, or half of them.\n\n{table(*rows)}"
         + "".join(f"\n\n{name}: {told}" for name, one in found.items() if (told := lacking(one, level))),
     )
-    for name in run.experiment.claims:
-        run.claim(name, everywhere({group: _verdicts(data, level)[name] for group, data in found.items()}))
+    verdicts = {name: _verdicts(data, level) for name, data in found.items()}
+    for claim in run.experiment.claims:
+        run.claim(claim, everywhere({name: one[claim] for name, one in verdicts.items()}))
     run.figure("faithfulness", plot_curves(found))
     _draw(run, groups, found)
 
@@ -351,9 +356,7 @@ def _draw(run: Run, groups: Sequence[Group], found: dict[str, xr.Dataset]) -> No
         chosen = data["member"].values
         if not chosen.any():
             continue
-        example = group.examples[0]
-        answer = run.model.encode_answer(run.model.answer(example).text)
-        edges = universe(run.model.extent(len(run.model.encode(example).tokens), len(answer)))
+        edges = edges_of(run, group.examples[0])
         write_circuit(run, group.name, edges, chosen, data["rank"].values)
         examples, _ = searched(group)
         cells = [edges[place] for place in np.flatnonzero(chosen)]
