@@ -50,6 +50,7 @@ from nnblip.experiments.pairs import KINDS, other_questions, patching
 from nnblip.experiments.parts import share, shares
 from nnblip.experiments.texts import table
 from nnblip.sites import TEXT_COMPONENTS
+from nnblip.states import spans
 
 ENCODER, DECODER = TEXT_COMPONENTS
 #: The study's windows, of their layers: 3 of 12 (Palit), 9 of 32 or 40 (Zhang).
@@ -93,10 +94,9 @@ def cuts(layers: dict[str, int]) -> dict[tuple[str, int, int], KnockOut]:
     """By edges, width and the layer in the middle: cut short at the ends, as Palit's and ROME's windows are."""
     found = {}
     for edges in FLOW:
-        count = layers[DECODER if edges == "question_to_answer" else ENCODER]
+        component = DECODER if edges == "question_to_answer" else ENCODER
         for width in (1, WINDOW):
-            for layer in range(count):
-                span = range(max(0, layer - width // 2), min(count, layer + width // 2 + 1))
+            for layer, span in enumerate(spans(width, layers[component], "center", "cut", component)):
                 found[edges, width, layer] = nnblip.knock_out(edges, layers=span)
     return found
 
